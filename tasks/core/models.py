@@ -1,0 +1,148 @@
+"""The network: one builder for Keras 3 (tuner, teacher, student) and tf_keras (what tfmot prunes and quantises)."""
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that the shape of a network depends on.
+
+    numbers: positions in [-1, 1]; flags: further 0/1 columns of `num`; categories: codes of each category, unknown included;
+    bins: pieces of the piecewise-linear expansion of a number; embedding: width of a category's vector;
+    members: networks in one, averaged.
+    """
+
+    numbers: int
+    flags: int
+    categories: tuple[int, ...]
+    bins: int
+    embedding: int
+    hidden: tuple[int, ...]
+    members: int = 1
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "NetworkSpec":
+        """The spec that `to_json` described; TypeError or KeyError when the document is not one."""
+        shapes = {"categories": tuple(document["categories"]), "hidden": tuple(document["hidden"])}
+        return cls(**{**document, **shapes})
+
+
+def build(keras: ModuleType, spec: NetworkSpec) -> Any:
+    """An untrained network: {num [row, numbers + flags], cat [row, category]} in, logits [row, members] out.
+
+    Numbers are expanded piecewise linearly (Gorishniy et al. 2022, arXiv 2203.05556); with `members` > 1 each member sees
+    the inputs through its own scaling and has its own head, the layers between are shared (TabM-mini, Gorishniy et al.
+    2024, arXiv 2410.24210).
+    """
+    layers = keras.layers
+    ours = custom_layers(keras)
+    num = layers.Input((spec.numbers + spec.flags,), name="num")
+    cat = layers.Input((len(spec.categories),), dtype="int32", name="cat")
+    parts = []
+    if spec.numbers + spec.flags:
+        parts.append(ours["PiecewiseLinear"](spec.numbers, spec.bins, name="numbers")(num))
+    if spec.categories:
+        vectors = ours["CategoryVectors"](spec.categories, spec.embedding, name="categories")(cat)
+        parts.append(layers.Dropout(spec.embedding_dropout, name="categories_dropout")(vectors))
+    x = layers.Concatenate(name="inputs")(parts) if len(parts) > 1 else parts[0]
+    if spec.members > 1:
+        x = ours["MemberScale"](spec.members, name="members")(x)  # [row, member, input]
+    for i, units in enumerate(spec.hidden):
+        x = layers.Dense(units, activation="relu", name=f"hidden_{i}")(x)
+        if spec.dropout:
+            x = layers.Dropout(spec.dropout, name=f"dropout_{i}")(x)
+    head = ours["MemberHead"](spec.members, name="logits") if spec.members > 1 else layers.Dense(1, name="logits")
+    return keras.Model({"num": num, "cat": cat}, head(x), name="network")
+
+
+@cache
+def custom_layers(keras: ModuleType) -> dict[str, Any]:
+    """The layers that Keras lacks, as classes of the given Keras; by name, as its deserialisation wants them."""
+
+    class PiecewiseLinear(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """Each of the first `numbers` columns becomes `bins` ramps over [-1, 1]; the columns after them pass."""
+
+        def __init__(self, numbers: int, bins: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.numbers, self.bins = numbers, bins
+
+        def call(self, x: Any) -> Any:
+            lows = [[-1.0 + 2.0 * i / self.bins for i in range(self.bins)]]
+            # Clip first, so that a quantised intermediate keeps the range of one bin instead of that of the column.
+            ramps = keras.activations.relu((x[:, : self.numbers, None] - lows) * (self.bins / 2.0), max_value=1.0)
+            flat = keras.layers.Reshape((self.numbers * self.bins,))(ramps)
+            return keras.layers.Concatenate()([flat, x[:, self.numbers :]])
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "numbers": self.numbers, "bins": self.bins}
+
+    class CategoryVectors(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """One table for all categories, each with rows of its own: a single gather on the device that serves."""
+
+        def __init__(self, sizes: tuple[int, ...], width: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.sizes, self.width = tuple(sizes), width
+
+        def build(self, shape: Any) -> None:
+            self.table = self.add_weight(
+                name="table",
+                shape=(sum(self.sizes), self.width),
+                initializer=keras.initializers.RandomNormal(stddev=0.1),
+            )
+            super().build(shape)
+
+        def call(self, codes: Any) -> Any:
+            starts = [[sum(self.sizes[:i]) for i in range(len(self.sizes))]]
+            vectors = _take(keras, self.table, codes + starts)  # [row, category, width]
+            return keras.layers.Reshape((len(self.sizes) * self.width,))(vectors)
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "sizes": self.sizes, "width": self.width}
+
+    class MemberScale(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """Each member sees the input times its own vector of random signs, learned on from there."""
+
+        def __init__(self, members: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.members = members
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(
+                name="scale",
+                shape=(self.members, shape[-1]),
+                initializer=lambda shape, dtype=None: keras.ops.sign(keras.random.normal(shape, dtype=dtype)),
+            )
+            super().build(shape)
+
+        def call(self, x: Any) -> Any:
+            return x[:, None, :] * self.scale
+
+    class MemberHead(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """One logit for each member, from weights of its own."""
+
+        def __init__(self, members: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.members = members
+
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(name="kernel", shape=(self.members, shape[-1]), initializer="glorot_uniform")
+            self.bias = self.add_weight(name="bias", shape=(self.members,), initializer="zeros")
+            super().build(shape)
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.sum(x * self.kernel, axis=-1) + self.bias
+
+    return {layer.__name__: layer for layer in (PiecewiseLinear, CategoryVectors, MemberScale, MemberHead)}
+
+
+def _take(keras: ModuleType, table: Any, codes: Any) -> Any:
+    """Rows of the table by code; tf_keras has no `ops`, its backend does the same."""
+    return keras.ops.take(table, codes, axis=0) if hasattr(keras, "ops") else keras.backend.gather(table, codes)

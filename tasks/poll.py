@@ -1,0 +1,48 @@
+"""Effect poll: looks at every source and rewrites sources.lock when the content of one has moved."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from ruamel.yaml import YAML
+
+from tasks.params import Params
+from tasks.sources import file
+from tasks.stage import replacing
+
+HEADER = "# What each source was when a run last looked; written by the poll, kept in git, read by `dvc repro`.\n"
+
+
+@task(cache_policy=NO_CACHE, task_run_name="poll")
+def poll(workspace: Path) -> list[str]:
+    """sources.lock names the sources' present content; returns what moved, in words, and is empty when nothing did."""
+    moved = look(workspace)
+    get_run_logger().info("%s", "; ".join(moved) or "no source has moved")
+    return moved
+
+
+def look(workspace: Path) -> list[str]:
+    """Compare every source with sources.lock, and rewrite that when they differ; returns the differences in words."""
+    lock = workspace / "sources.lock"
+    sources = Params.load(workspace / "params.yaml").sources
+    old: dict[str, Any] = YAML(typ="safe").load(lock.read_text()) or {} if lock.exists() else {}
+    new = {name: file.fingerprint(name, source, workspace) for name, source in sources.items()}
+    if new != old:
+        text = io.StringIO(HEADER)
+        text.seek(0, io.SEEK_END)
+        YAML().dump(new, text)
+        with replacing(lock) as aside:
+            aside.write_text(text.getvalue())
+    moved = [f"source {name!r} {_difference(old[name], new[name])}" for name in new if name in old and old[name] != new[name]]
+    return [*moved, *(f"source {name!r} is new" for name in new.keys() - old.keys()), *(f"source {name!r} is gone" for name in old.keys() - new.keys())]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    parts = [f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in new if old.get(key) != new.get(key)]
+    return f"moved: {', '.join(parts)}"
+
+
+def _short(value: Any) -> str:
+    return str(value)[:10]

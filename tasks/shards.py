@@ -1,0 +1,51 @@
+"""Parquet shards of a table: written in order, read one at a time; the only place that opens Parquet with pyarrow."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow_hotfix  # noqa: F401  closes CVE-2023-47248 in pyarrow 10: a crafted file ran code when it was opened
+
+from tasks.core.errors import DataError
+
+SHARD_ROWS = 131_072
+
+
+def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, schema: pa.Schema) -> int:
+    """`folder` holds one numbered Parquet file for each batch with rows, at least one; returns how many rows there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = written = 0
+    for batch in batches:
+        if batch.num_rows:
+            table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+            pq.write_table(table, folder / f"{written:05d}.parquet")
+            written += 1
+            rows += table.num_rows
+    if not written:
+        pq.write_table(schema.empty_table(), folder / "00000.parquet")
+    return rows
+
+
+def read_shards(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The shards in order, each as one table; DataError names a file that is not whole."""
+    for path in sorted(folder.glob("*.parquet")):
+        yield read_parquet(path, columns)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file; DataError when it is not whole."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a whole Parquet file ({error}); delete its folder and run again") from error
+
+
+def count_rows(path: Path) -> int:
+    """Rows of one Parquet file, from its footer."""
+    return int(pq.ParquetFile(path).metadata.num_rows)
+
+
+def column_names(path: Path) -> list[str]:
+    """Columns of one Parquet file, from its footer."""
+    return list(pq.ParquetFile(path).schema_arrow.names)

@@ -1,0 +1,29 @@
+"""TFDV, in one place: statistics of a table, the schema inferred from them, and what of them a schema forbids."""
+
+import pandas as pd
+import pyarrow as pa
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+
+def to_frame(table: pa.Table, *, time: str, numbers: tuple[str, ...]) -> pd.DataFrame:
+    """The table as TFDV is to see it: numbers as float64 whatever their values, the time (no feature) left out."""
+    frame = table.drop([time]).to_pandas()
+    return frame.astype({name: "float64" for name in numbers})
+
+
+def describe(frame: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """TFDV statistics of every column."""
+    return tfdv.generate_statistics_from_dataframe(frame, n_jobs=1)
+
+
+def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> schema_pb2.Schema:
+    """A first schema for a person to review: types, presence, and words of the columns that have few."""
+    return tfdv.infer_schema(statistics)
+
+
+def find_anomalies(
+    statistics: statistics_pb2.DatasetFeatureStatisticsList, schema: schema_pb2.Schema
+) -> dict[str, anomalies_pb2.AnomalyInfo]:
+    """What the schema forbids, by column."""
+    return dict(tfdv.validate_statistics(statistics, schema).anomaly_info)
