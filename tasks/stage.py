@@ -34,6 +34,7 @@ def main(step: Callable[..., None]) -> None:
     Positional parameters of the step are sections of params.yaml by name, keyword-only ones are paths.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new network that it compiles
     if run := os.environ.get(RUN_PID):
         threading.Thread(target=_die_with, args=(int(run),), daemon=True).start()
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]

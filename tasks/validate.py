@@ -55,7 +55,7 @@ def validate_table(
     counts = {"rows": len(frame), "valid": len(kept), "quarantined": int(bad.sum()), "target_rate": rate}
     by_rule = [contract.violation(rule.column, words(rule), frame[rule.column].to_numpy(), mask) for rule, mask in broken]
     page = report.render(
-        title=f"{table.target}: the data",
+        title=f"Data report: {table.target}",
         counts=counts,
         statistics=described,
         roles=column_roles(table),

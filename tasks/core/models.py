@@ -76,10 +76,9 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
 
         def call(self, x: Any) -> Any:
             lows = [[-1.0 + 2.0 * i / self.bins for i in range(self.bins)]]
-            # Clip first, so that a quantised intermediate keeps the range of one bin instead of that of the column.
             ramps = keras.activations.relu((x[:, : self.numbers, None] - lows) * (self.bins / 2.0), max_value=1.0)
-            flat = keras.layers.Reshape((self.numbers * self.bins,))(ramps)
-            return keras.layers.Concatenate()([flat, x[:, self.numbers :]])
+            flat = _reshape(keras, ramps, self.numbers * self.bins)
+            return _concatenate(keras, [flat, x[:, self.numbers :]])
 
         def get_config(self) -> dict[str, Any]:
             return {**super().get_config(), "numbers": self.numbers, "bins": self.bins}
@@ -102,7 +101,7 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
         def call(self, codes: Any) -> Any:
             starts = [[sum(self.sizes[:i]) for i in range(len(self.sizes))]]
             vectors = _take(keras, self.table, codes + starts)  # [row, category, width]
-            return keras.layers.Reshape((len(self.sizes) * self.width,))(vectors)
+            return _reshape(keras, vectors, len(self.sizes) * self.width)
 
         def get_config(self) -> dict[str, Any]:
             return {**super().get_config(), "sizes": self.sizes, "width": self.width}
@@ -143,6 +142,17 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
     return {layer.__name__: layer for layer in (PiecewiseLinear, CategoryVectors, MemberScale, MemberHead)}
 
 
+# tf_keras has no `ops`; its backend does the same.
+
+
 def _take(keras: ModuleType, table: Any, codes: Any) -> Any:
-    """Rows of the table by code; tf_keras has no `ops`, its backend does the same."""
     return keras.ops.take(table, codes, axis=0) if hasattr(keras, "ops") else keras.backend.gather(table, codes)
+
+
+def _reshape(keras: ModuleType, x: Any, width: int) -> Any:
+    """[row, width], by a constant shape: the Reshape layer computes it at run time, four more operations on a device."""
+    return (keras.ops if hasattr(keras, "ops") else keras.backend).reshape(x, (-1, width))
+
+
+def _concatenate(keras: ModuleType, parts: list[Any]) -> Any:
+    return (keras.ops if hasattr(keras, "ops") else keras.backend).concatenate(parts, axis=-1)

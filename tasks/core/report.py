@@ -81,7 +81,10 @@ def _missing(common: statistics_pb2.CommonStatistics) -> float:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:,.4g}"
+    """Whole numbers whole (years without a comma), others to four digits."""
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
+    return f"{value:,.4g}"
 
 
 def _line(rate: Sequence[tuple[str, float, int]]) -> str:

@@ -1,0 +1,75 @@
+"""Stage distill: a small student learns from the teacher's opinion, and once more from the truth alone, to compare."""
+
+import json
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tasks import stage
+from tasks.core.errors import DataError
+from tasks.core.metrics import auc, log_loss
+from tasks.core.models import NetworkSpec, build
+from tasks.core.rows import Rows
+from tasks.core.training import Schedule, predict
+from tasks.features import load_encoder, load_rows
+from tasks.networks import load_network, save_network
+from tasks.params import Distill
+from tasks.progress import Meter
+from tasks.tune import fitting
+
+log = logging.getLogger("tasks.distill")
+
+
+def distill(
+    seed: int, distill: Distill, *, features: Path, teacher: Path, student: Path, student_alone: Path, distillation: Path
+) -> None:
+    """`student` learned from the teacher, `student_alone` is the same network from the same start without it."""
+    rows, validation = load_rows(features, "train"), load_rows(features, "validation")
+    _, taught_by = load_network(keras, teacher)
+    opinion = predict(taught_by, rows)
+    share = distill.teacher_weight
+    taught = Rows(rows.num, rows.cat, (share * opinion + (1 - share) * np.asarray(rows.target)).astype(np.float32))
+
+    encoder = load_encoder(features)
+    spec = NetworkSpec(
+        numbers=len(encoder.numbers),
+        flags=encoder.width - len(encoder.numbers),
+        categories=tuple(len(column.vocabulary) + 1 for column in encoder.categories),
+        bins=distill.bins,
+        embedding=distill.embedding,
+        hidden=distill.hidden,
+    )
+    networks = {"student": fit(spec, seed, distill, taught, validation), "student alone": fit(spec, seed, distill, rows, validation)}
+    scores = {"teacher": predict(taught_by, validation), **{name: predict(model, validation) for name, model in networks.items()}}
+    quality = {
+        name: {"log_loss": log_loss(validation.target, score), "auc": auc(validation.target, score)} for name, score in scores.items()
+    }
+
+    for folder, model in zip((student, student_alone), networks.values(), strict=True):
+        with stage.replacing(folder) as aside:
+            save_network(aside, spec, model.get_weights())
+    with stage.replacing(distillation) as aside:
+        parameters = {"teacher": taught_by.count_params(), "student": networks["student"].count_params()}
+        aside.write_text(json.dumps({"parameters": parameters, "validation": quality}, indent=1))
+    for name, found in quality.items():
+        log.info("%s: validation log loss %.5f, AUC %.4f", name, found["log_loss"], found["auc"])
+
+
+def fit(spec: NetworkSpec, seed: int, distill: Distill, rows: Rows, validation: Rows) -> keras.Model:
+    """A trained network; its best epoch is that of the lowest loss against the truth of the validation part."""
+    keras.utils.set_random_seed(seed)
+    model = build(keras, spec)
+    schedule = Schedule(distill.epochs, distill.batch, distill.learning_rate, distill.weight_decay, seed, distill.epochs)
+    try:
+        with Meter("student") as meter:
+            for epoch in fitting(model, schedule, rows).epochs(rows, validation, meter.at):
+                log.info("epoch %s of %s: validation loss %.5f", epoch.number, distill.epochs, epoch.validation_loss)
+    except FloatingPointError as error:
+        raise DataError(f"{error} (distill.learning_rate); nothing was written and the last release stands") from error
+    return model
+
+
+if __name__ == "__main__":
+    stage.main(distill)
