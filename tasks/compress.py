@@ -1,0 +1,167 @@
+"""Stage compress: prunes and quantises the student; writes every candidate as a .tflite file of the network alone."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Importing tfmot makes `tf.keras` Keras 2 for this process and, through the environment, for its children.
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from numpy.typing import NDArray
+
+from tasks import stage
+from tasks.core.models import NetworkSpec, build, custom_layers
+from tasks.core.rows import Rows
+from tasks.core.training import predict
+from tasks.features import load_rows
+from tasks.networks import load_network
+from tasks.params import Compress
+
+os.environ.pop("TF_USE_LEGACY_KERAS", None)
+
+log = logging.getLogger("tasks.compress")
+
+PRUNING_UPDATES = 20  # times that the pruning schedule zeroes more weights, over the first half of the steps
+
+
+def compress(
+    seed: int,
+    compress: Compress,
+    *,
+    features: Path,
+    teacher: Path,
+    student: Path,
+    student_alone: Path,
+    candidates: Path,
+    compression: Path,
+) -> None:
+    """`candidates` holds one .tflite file each, the simpler ones first in candidates.json; sizes and zeros are measured."""
+    rows = load_rows(features, "train")
+    spec, small = load_network(keras, student)
+    _, large = load_network(keras, teacher)
+    _, alone = load_network(keras, student_alone)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
+    calibration = rows.take(chosen)
+    taught = Rows(rows.num, rows.cat, predict(large, rows))
+
+    pruned = prune(spec, small.get_weights(), compress, taught, seed)
+    aware = quantise_aware(spec, small.get_weights(), compress, taught, seed)
+    networks: list[tuple[str, str, Any, Rows | None]] = [
+        ("student", "distilled, 32-bit floats", small, None),
+        ("student int8", "quantised after training", small, calibration),
+        ("student pruned int8", f"{compress.sparsity:.0%} of the weights zero, then quantised", pruned, calibration),
+        ("student aware int8", "trained on with the rounding of 8 bits", aware, calibration),
+        ("student alone", "the same network without a teacher, 32-bit floats", alone, None),
+        ("teacher", "what the student learned from, 32-bit floats", large, None),
+    ]
+    listing = []
+    with stage.replacing(candidates) as folder:
+        folder.mkdir(parents=True)
+        for name, what, model, representative in networks:
+            path = folder / f"{name.replace(' ', '_')}.tflite"
+            path.write_bytes(to_tflite(model, representative))
+            listing.append({"name": name, "what": what, "file": path.name, "bytes": path.stat().st_size})
+            log.info("%s: %s bytes", name, f"{path.stat().st_size:,}")
+        (folder / "candidates.json").write_text(json.dumps(listing, indent=1))
+    with stage.replacing(compression) as aside:
+        zeros = {"student": share_of_zeros(small), "student pruned int8": share_of_zeros(pruned)}
+        aside.write_text(json.dumps({"zeros_in_dense_kernels": zeros, "bytes": {c["name"]: c["bytes"] for c in listing}}, indent=1))
+
+
+def prune(spec: NetworkSpec, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
+    """The network with the smallest weights of its dense layers at zero, the others trained on meanwhile."""
+    steps = compress.epochs * (len(taught) // compress.batch)
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        0.0, compress.sparsity, begin_step=0, end_step=max(steps // 2, 1), frequency=max(steps // 2 // PRUNING_UPDATES, 1)
+    )
+    wrapped = wrap_dense(spec, weights, lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, schedule))
+    fine_tune(wrapped, compress, taught, seed, [tfmot.sparsity.keras.UpdatePruningStep()])
+    pruned = tfmot.sparsity.keras.strip_pruning(wrapped)
+    if (found := share_of_zeros(pruned)) < compress.sparsity - 0.02:
+        log.warning("pruning reached %.0f%% zeros instead of %.0f%%: too few steps", 100 * found, 100 * compress.sparsity)
+    return pruned
+
+
+def quantise_aware(spec: NetworkSpec, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
+    """The network trained on while its dense layers round to 8 bits (tfmot refuses the other layers, they stay as they are)."""
+    annotated = wrap_dense(spec, weights, tfmot.quantization.keras.quantize_annotate_layer)
+    with tfmot.quantization.keras.quantize_scope(custom_layers(tf_keras)):
+        aware = tfmot.quantization.keras.quantize_apply(annotated)
+    fine_tune(aware, compress, taught, seed, [])
+    return aware
+
+
+def wrap_dense(spec: NetworkSpec, weights: list[NDArray[Any]], wrap: Callable[[Any], Any]) -> Any:
+    """A copy of the network in tf_keras, its dense layers wrapped; clone_model makes new weights, so they are set again."""
+    network = build(tf_keras, spec)
+    with tf_keras.utils.custom_object_scope(custom_layers(tf_keras)):
+        clone = tf_keras.models.clone_model(
+            network, clone_function=lambda layer: wrap(layer) if isinstance(layer, tf_keras.layers.Dense) else layer
+        )
+    network.set_weights(weights)
+    for layer in clone.layers:
+        original = network.get_layer(getattr(layer, "layer", layer).name)
+        values = original.get_weights()
+        for variable, value in zip(getattr(layer, "layer", layer).trainable_weights, values, strict=True):
+            variable.assign(value)
+    return clone
+
+
+def fine_tune(model: Any, compress: Compress, taught: Rows, seed: int, callbacks: list[Any]) -> None:
+    """Train on with the teacher's opinion as the target."""
+    tf_keras.utils.set_random_seed(seed)
+    loss = tf_keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(compress.learning_rate), loss)
+    whole = len(taught) // compress.batch * compress.batch
+    order = np.random.default_rng(seed).permutation(len(taught))
+    for epoch in range(compress.epochs):
+        part = taught.take(np.roll(order, epoch * compress.batch)[:whole])
+        inputs, target = {"num": part.num, "cat": part.cat}, part.target[:, None]
+        model.fit(inputs, target, batch_size=compress.batch, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+
+
+def share_of_zeros(model: Any) -> float:
+    """Of the weights of the dense layers, how many are exactly zero."""
+    kernels = [layer.get_weights()[0] for layer in model.layers if layer.__class__.__name__ == "Dense"]
+    return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
+
+
+def to_tflite(model: Any, representative: Rows | None) -> bytes:
+    """{num, cat} in, the probability out; 8-bit weights and activations when representative rows are given.
+
+    By way of a SavedModel: converting a Keras 3 model directly aborts the process in these versions.
+    """
+    num = tf.TensorSpec((None, model.input["num"].shape[1]), tf.float32, name="num")
+    cat = tf.TensorSpec((None, model.input["cat"].shape[1]), tf.int32, name="cat")
+
+    def serve(num: Any, cat: Any) -> dict[str, Any]:
+        return {"score": tf.reduce_mean(tf.sigmoid(model({"num": num, "cat": cat}, training=False)), axis=1, keepdims=True)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve, input_signature=[num, cat])
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
+        if representative is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: one_by_one(representative)
+        return bytes(converter.convert())
+
+
+def one_by_one(rows: Rows) -> Iterator[dict[str, NDArray[Any]]]:
+    """Each row as a batch of one."""
+    for i in range(len(rows)):
+        yield {"num": rows.num[i : i + 1], "cat": rows.cat[i : i + 1]}
+
+
+if __name__ == "__main__":
+    stage.main(compress)
