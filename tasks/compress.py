@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -28,6 +28,8 @@ from tasks.params import Compress
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
 log = logging.getLogger("tasks.compress")
+
+Bits = Literal[8, 32]
 
 PRUNING_UPDATES = 20  # times that the pruning schedule zeroes more weights, over the first half of the steps
 
@@ -54,20 +56,21 @@ def compress(
 
     pruned = prune(spec, small.get_weights(), compress, taught, seed)
     aware = quantise_aware(spec, small.get_weights(), compress, taught, seed)
-    networks: list[tuple[str, str, Any, Rows | None]] = [
-        ("student", "distilled, 32-bit floats", small, None),
-        ("student int8", "quantised after training", small, calibration),
-        ("student pruned int8", f"{compress.sparsity:.0%} of the weights zero, then quantised", pruned, calibration),
-        ("student aware int8", "trained on with the rounding of 8 bits", aware, calibration),
-        ("student alone", "the same network without a teacher, 32-bit floats", alone, None),
-        ("teacher", "what the student learned from, 32-bit floats", large, None),
+    networks: list[tuple[str, str, Any, Bits, Rows | None]] = [
+        ("student", "distilled, 32-bit floats", small, 32, None),
+        ("student int8 weights", "8-bit weights, float activations", small, 8, None),
+        ("student int8", "8-bit weights and activations, scaled on training rows", small, 8, calibration),
+        ("student aware int8", "trained on with the rounding of 8 bits", aware, 8, None),
+        ("student pruned int8", f"{compress.sparsity:.0%} of the weights zero, 8-bit weights", pruned, 8, None),
+        ("student alone", "the same network without a teacher, 32-bit floats", alone, 32, None),
+        ("teacher", "what the student learned from, 32-bit floats", large, 32, None),
     ]
     listing = []
     with stage.replacing(candidates) as folder:
         folder.mkdir(parents=True)
-        for name, what, model, representative in networks:
+        for name, what, model, bits, representative in networks:
             path = folder / f"{name.replace(' ', '_')}.tflite"
-            path.write_bytes(to_tflite(model, representative))
+            path.write_bytes(to_tflite(model, bits, representative))
             listing.append({"name": name, "what": what, "file": path.name, "bytes": path.stat().st_size})
             log.info("%s: %s bytes", name, f"{path.stat().st_size:,}")
         (folder / "candidates.json").write_text(json.dumps(listing, indent=1))
@@ -134,8 +137,8 @@ def share_of_zeros(model: Any) -> float:
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
 
 
-def to_tflite(model: Any, representative: Rows | None) -> bytes:
-    """{num, cat} in, the probability out; 8-bit weights and activations when representative rows are given.
+def to_tflite(model: Any, bits: Bits, representative: Rows | None) -> bytes:
+    """{num, cat} in, the probability out; 8 bits for the weights, and for the activations where rows to scale them are given.
 
     By way of a SavedModel: converting a Keras 3 model directly aborts the process in these versions.
     """
@@ -151,8 +154,9 @@ def to_tflite(model: Any, representative: Rows | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
-        if representative is not None:
+        if bits == 8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if representative is not None:
             converter.representative_dataset = lambda: one_by_one(representative)
         return bytes(converter.convert())
 

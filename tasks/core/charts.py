@@ -35,6 +35,49 @@ def plot_trials(trials: Sequence[tuple[dict[str, Any], float]]) -> bytes:
     return _png(figure)
 
 
+def plot_quality(
+    points: Sequence[tuple[str, float, float, float, float, int]], chosen: str, slowest: float, lowest: float, baselines: dict[str, float]
+) -> bytes:
+    """AUC with its interval against microseconds and against bytes; (name, auc, low, high, microseconds, bytes) a candidate.
+
+    The shaded corner is where the gate lets a candidate pass; baselines are horizontal lines.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
+    styles = {name: (marker, ORANGE if name == chosen else BLUE) for (name, *_), marker in zip(points, "os^vDPX*" * 4, strict=False)}
+    for axis, place, unit in zip(axes, (4, 5), ("microseconds for one row, network alone", "kilobytes"), strict=True):
+        for point in points:
+            name, auc, low, high = point[:4]
+            x = point[place] / (1000 if place == 5 else 1)
+            marker, colour = styles[name]
+            label = f"{name} (chosen)" if name == chosen else name
+            axis.errorbar(x, auc, [[auc - low], [high - auc]], fmt=marker, color=colour, ecolor="#c3ccd4", markersize=8, label=label, zorder=3)
+        for name, value in baselines.items():
+            axis.axhline(value, color=GREY, linestyle="--", linewidth=1)
+            axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
+        axis.set(xlabel=unit, xscale="log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}" if place == 4 else "")
+        axis.axhline(lowest, color=GREEN, linewidth=1)
+    axes[0].axvline(slowest, color=GREEN, linewidth=1)
+    axes[0].set(ylabel="AUC on the test part")
+    axes[0].annotate("gate", (0.01, lowest), xycoords=("axes fraction", "data"), va="bottom", color=GREEN)
+    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle("Quality against latency and size")
+    return _png(figure)
+
+
+def plot_calibration(curves: dict[str, Sequence[tuple[float, float]]]) -> bytes:
+    """The share of positive rows against the mean score, for each model."""
+    figure, axis = plt.subplots(figsize=(5.4, 5), layout="constrained")
+    top = max(max(point) for curve in curves.values() for point in curve) * 1.05
+    axis.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="as said, so it comes")
+    for (name, curve), colour in zip(curves.items(), (ORANGE, BLUE, GREEN, RED), strict=False):
+        axis.plot(*zip(*curve, strict=True), marker="o", markersize=4, color=colour, label=name)
+    axis.set(xlabel="mean score", ylabel="share of positive rows", xlim=(0, top), ylim=(0, top), aspect="equal")
+    axis.legend(frameon=False)
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     """The figure's bytes, without a date in them, and the figure closed."""
     buffer = io.BytesIO()
