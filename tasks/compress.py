@@ -22,7 +22,7 @@ from tasks.core.models import NetworkSpec, build, custom_layers
 from tasks.core.rows import Rows
 from tasks.core.training import predict
 from tasks.features import load_rows
-from tasks.networks import load_network
+from tasks.networks import load_network, save_network
 from tasks.params import Compress
 
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
@@ -45,10 +45,10 @@ def compress(
     candidates: Path,
     compression: Path,
 ) -> None:
-    """`candidates` holds one .tflite file each, the simpler ones first in candidates.json; sizes and zeros are measured."""
+    """`candidates` holds a folder each (model.tflite and the float network behind it) and candidates.json, simpler ones first."""
     rows = load_rows(features, "train")
     spec, small = load_network(keras, student)
-    _, large = load_network(keras, teacher)
+    large_spec, large = load_network(keras, teacher)
     _, alone = load_network(keras, student_alone)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     calibration = rows.take(chosen)
@@ -56,7 +56,7 @@ def compress(
 
     pruned = prune(spec, small.get_weights(), compress, taught, seed)
     aware = quantise_aware(spec, small.get_weights(), compress, taught, seed)
-    networks: list[tuple[str, str, Any, Bits, Rows | None]] = [
+    networks: list[tuple[str, str, Any, Bits, Rows | None]] = [  # name, what it is, network, bits of a weight, rows to scale by
         ("student", "distilled, 32-bit floats", small, 32, None),
         ("student int8 weights", "8-bit weights, float activations", small, 8, None),
         ("student int8", "8-bit weights and activations, scaled on training rows", small, 8, calibration),
@@ -69,9 +69,11 @@ def compress(
     with stage.replacing(candidates) as folder:
         folder.mkdir(parents=True)
         for name, what, model, bits, representative in networks:
-            path = folder / f"{name.replace(' ', '_')}.tflite"
+            home = folder / name.replace(" ", "_")
+            save_network(home, large_spec if model is large else spec, plain_weights(model))
+            path = home / "model.tflite"
             path.write_bytes(to_tflite(model, bits, representative))
-            listing.append({"name": name, "what": what, "file": path.name, "bytes": path.stat().st_size})
+            listing.append({"name": name, "what": what, "folder": home.name, "bytes": path.stat().st_size})
             log.info("%s: %s bytes", name, f"{path.stat().st_size:,}")
         (folder / "candidates.json").write_text(json.dumps(listing, indent=1))
     with stage.replacing(compression) as aside:
@@ -129,6 +131,11 @@ def fine_tune(model: Any, compress: Compress, taught: Rows, seed: int, callbacks
         part = taught.take(np.roll(order, epoch * compress.batch)[:whole])
         inputs, target = {"num": part.num, "cat": part.cat}, part.target[:, None]
         model.fit(inputs, target, batch_size=compress.batch, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+
+
+def plain_weights(model: Any) -> list[NDArray[Any]]:
+    """The weights that the builder's network has, without what quantisation-aware training adds to them."""
+    return [np.asarray(weight) for layer in model.layers for weight in getattr(layer, "layer", layer).trainable_weights]
 
 
 def share_of_zeros(model: Any) -> float:

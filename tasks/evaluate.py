@@ -49,7 +49,7 @@ def evaluate(
     GateError, with the report written all the same under reports/refused.json, when no candidate passes.
     """
     listing = json.loads((candidates / "candidates.json").read_text())
-    networks = {one["name"]: Network((candidates / one["file"]).read_bytes()) for one in listing}
+    networks = {one["name"]: Network((candidates / one["folder"] / "model.tflite").read_bytes()) for one in listing}
     test = load_rows(features, "test")
     num, cat = np.array(test.num), np.array(test.cat)
     target = np.array(test.target)
@@ -68,6 +68,7 @@ def evaluate(
     found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=TEACHER, baselines=losses)
     report = {
         "test_rows": len(test),
+        "confidence": evaluate.confidence,
         "candidates": {one["name"]: {"what": one["what"], "bytes": one["bytes"], **quality[one["name"]]} for one in listing},
         "baselines": {name: quality[name] for name in compared},
         "faults": found.faults,
@@ -82,7 +83,7 @@ def evaluate(
         aside.write_text(json.dumps(report, indent=1))
     with stage.replacing(verdict) as aside:
         chosen = next(one for one in listing if one["name"] == found.chosen)
-        aside.write_text(json.dumps({"chosen": found.chosen, "file": chosen["file"], "gate": evaluate.gate.model_dump()}, indent=1))
+        aside.write_text(json.dumps({"chosen": found.chosen, "folder": chosen["folder"], "gate": evaluate.gate.model_dump()}, indent=1))
     with stage.replacing(latency) as aside:
         aside.write_text(json.dumps(timing, indent=1))
     with stage.replacing(slices) as aside:

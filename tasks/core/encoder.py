@@ -114,5 +114,6 @@ def _fit_number(name: str, value: NDArray[np.float64], required: bool, bins: int
 
 
 def _fit_category(name: str, words: NDArray[Any], required: bool, min_count: int) -> CategoryColumn:
-    seen, counts = np.unique([word for word in words if word is not None], return_counts=True)
+    # "" is how a graph of strings says missing: it has no code of its own, in either executor.
+    seen, counts = np.unique([word for word in words if word], return_counts=True)
     return CategoryColumn(name, required, tuple(seen[counts >= min_count].tolist()))
