@@ -8,16 +8,14 @@ import keras
 import numpy as np
 
 from tasks import stage
-from tasks.core.errors import DataError
 from tasks.core.metrics import auc, log_loss
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
-from tasks.core.training import Schedule, predict
+from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
+from tasks.fit import fit
 from tasks.networks import load_network, save_network
 from tasks.params import Distill
-from tasks.progress import Meter
-from tasks.tune import fitting
 
 log = logging.getLogger("tasks.distill")
 
@@ -32,16 +30,12 @@ def distill(
     share = distill.teacher_weight
     taught = Rows(rows.num, rows.cat, (share * opinion + (1 - share) * np.asarray(rows.target)).astype(np.float32))
 
-    encoder = load_encoder(features)
-    spec = NetworkSpec(
-        numbers=len(encoder.numbers),
-        flags=encoder.width - len(encoder.numbers),
-        categories=tuple(len(column.vocabulary) + 1 for column in encoder.categories),
-        bins=distill.bins,
-        embedding=distill.embedding,
-        hidden=distill.hidden,
-    )
-    networks = {"student": fit(spec, seed, distill, taught, validation), "student alone": fit(spec, seed, distill, rows, validation)}
+    sizes = load_encoder(features).sizes
+    spec = NetworkSpec(*sizes, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
+    networks = {
+        "student": learn("student", spec, seed, distill, taught, validation),
+        "student alone": learn("student alone", spec, seed, distill, rows, validation),
+    }
     scores = {"teacher": predict(taught_by, validation), **{name: predict(model, validation) for name, model in networks.items()}}
     quality = {
         name: {"log_loss": log_loss(validation.target, score), "auc": auc(validation.target, score)} for name, score in scores.items()
@@ -57,17 +51,16 @@ def distill(
         log.info("%s: validation log loss %.5f, AUC %.4f", name, found["log_loss"], found["auc"])
 
 
-def fit(spec: NetworkSpec, seed: int, distill: Distill, rows: Rows, validation: Rows) -> keras.Model:
+def learn(name: str, spec: NetworkSpec, seed: int, distill: Distill, rows: Rows, validation: Rows) -> keras.Model:
     """A trained network; its best epoch is that of the lowest loss against the truth of the validation part."""
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
     schedule = Schedule(distill.epochs, distill.batch, distill.learning_rate, distill.weight_decay, seed, distill.epochs)
-    try:
-        with Meter("student") as meter:
-            for epoch in fitting(model, schedule, rows).epochs(rows, validation, meter.at):
-                log.info("epoch %s of %s: validation loss %.5f", epoch.number, distill.epochs, epoch.validation_loss)
-    except FloatingPointError as error:
-        raise DataError(f"{error} (distill.learning_rate); nothing was written and the last release stands") from error
+
+    def done(epoch: Epoch) -> None:
+        log.info("%s, epoch %s of %s: validation loss %.5f", name, epoch.number, distill.epochs, epoch.validation_loss)
+
+    fit(Training(model, schedule, len(rows)), rows, validation, name, done)
     return model
 
 

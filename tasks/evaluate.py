@@ -69,6 +69,7 @@ def evaluate(
     report = {
         "test_rows": len(test),
         "confidence": evaluate.confidence,
+        "least_slice_rows": LEAST_ROWS,
         "candidates": {one["name"]: {"what": one["what"], "bytes": one["bytes"], **quality[one["name"]]} for one in listing},
         "baselines": {name: quality[name] for name in compared},
         "faults": found.faults,
@@ -98,7 +99,7 @@ def evaluate(
 def score_baselines(features: Path, test: Rows, seed: int) -> dict[str, NDArray[Any]]:
     """The baselines' probabilities of the test rows, learned from the same training rows as the candidates."""
     train = load_rows(features, "train")
-    sizes = tuple(len(column.vocabulary) + 1 for column in load_encoder(features).categories)
+    *_, sizes = load_encoder(features).sizes
     learners: dict[str, Callable[[], NDArray[Any]]] = {
         "constant": lambda: baselines.score_constant(train, test),
         "logistic regression": lambda: baselines.score_logistic_regression(train, test, sizes),

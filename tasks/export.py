@@ -20,7 +20,6 @@ from tasks.core.encoder import Encoder
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.errors import DataError
 from tasks.core.runtime import Network
-from tasks.evaluate import LEAST_ROWS
 from tasks.features import load_encoder
 from tasks.networks import load_network
 from tasks.params import Export, Params, Preprocess, Table
@@ -159,7 +158,7 @@ def model_card(
         confidence=quality["confidence"],
         table=lines,
         gate=gate,
-        least_rows=LEAST_ROWS,
+        least_rows=quality["least_slice_rows"],
         weakest=own.head(WEAKEST).to_dict("records"),
         snapshot=snapshot,
         min_count=preprocess.min_count,

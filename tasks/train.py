@@ -10,16 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from tasks import stage
-from tasks.core.search import Hyperparameters
-from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.core.metrics import auc
+from tasks.core.models import Hyperparameters, build
+from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
+from tasks.fit import fit, teacher_spec
 from tasks.networks import load_arrays, save_arrays, save_network
 from tasks.params import Train
-from tasks.progress import Meter
-from tasks.tune import fitting, network_spec
-from tasks.core.models import build
-from tasks.core.errors import DataError
 
 log = logging.getLogger("tasks.train")
 
@@ -29,28 +26,24 @@ LOGS = Path("logs")  # TensorBoard's; outside DVC, since event files carry the t
 def train_model(seed: int, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path) -> None:
     """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
     chosen = Hyperparameters(**json.loads(hparams.read_text()))
-    spec = network_spec(load_encoder(features), train, chosen)
+    spec = teacher_spec(load_encoder(features), train, chosen)
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, train])
 
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
     schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
-    run = fitting(model, schedule, rows)
+    run = Training(model, schedule, len(rows))
     epochs = resume(run, folder)
     log.info("%s parameters, %s members", f"{model.count_params():,}", spec.members)
-    try:
-        with Meter(f"epoch {run.done + 1} of {train.epochs}") as meter:
-            for epoch in run.epochs(rows, validation, meter.at):
-                epochs.append(epoch)
-                checkpoint(run, epochs, folder)
-                log.info(
-                    "epoch %s of %s: train loss %.5f, validation loss %.5f, %s rows/s",
-                    epoch.number, train.epochs, epoch.train_loss, epoch.validation_loss, f"{epoch.rows_per_second:,.0f}",
-                )  # fmt: skip
-                meter.restart(f"epoch {epoch.number + 1} of {train.epochs}")
-    except FloatingPointError as error:
-        raise DataError(f"{error}; nothing was written and the last release stands") from error
+
+    def done(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        checkpoint(run, epochs, folder)
+        losses = f"train loss {epoch.train_loss:.5f}, validation loss {epoch.validation_loss:.5f}"
+        log.info("epoch %s of %s: %s, %s rows/s", epoch.number, train.epochs, losses, f"{epoch.rows_per_second:,.0f}")
+
+    fit(run, rows, validation, "train", done)
 
     best = min(epochs, key=lambda epoch: epoch.validation_loss)
     score = auc(validation.target, predict(model, validation))

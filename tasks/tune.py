@@ -13,14 +13,14 @@ import numpy as np
 from tasks import stage
 from tasks.core import charts
 from tasks.core.encoder import Encoder
-from tasks.core.errors import DataError
-from tasks.core.models import NetworkSpec, build
+from tasks.core.errors import DivergedError
+from tasks.core.models import Hyperparameters, build
 from tasks.core.rows import Rows
-from tasks.core.search import Hyperparameters, Trial, define_space, search
+from tasks.core.search import Trial, define_space, search
 from tasks.core.training import Schedule, Training
 from tasks.features import load_encoder, load_rows
+from tasks.fit import fit, teacher_spec
 from tasks.params import Train, Tune
-from tasks.progress import Meter
 
 log = logging.getLogger("tasks.tune")
 
@@ -37,7 +37,7 @@ def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, 
         log.info("going on after %s finished trials", len(done))
 
     deadline = time.monotonic() + 60 * tune.minutes
-    ranges = {name: (r.low, r.high, r.default) for name in Ranges if (r := getattr(tune.space, name))}
+    ranges = {name: (r["low"], r["high"], r["default"]) for name, r in tune.space.model_dump().items()}
     finished: list[Trial] = []
     for trial, now in search(
         tune.oracle,
@@ -57,7 +57,7 @@ def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, 
 
     best = min(finished, key=lambda trial: trial.loss)
     if not np.isfinite(best.loss):
-        raise DataError(f"none of {len(finished)} trials ended with a finite loss; lower tune.space.learning_rate.high")
+        raise DivergedError(f"none of {len(finished)} trials ended with a finite loss; lower tune.space.learning_rate.high")
     with stage.replacing(hparams) as aside:
         aside.write_text(json.dumps(best.hyperparameters.to_json(), indent=1))
     with stage.replacing(trials) as aside, aside.open("w", newline="") as file:
@@ -69,45 +69,20 @@ def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, 
     log.info("best: validation loss %.5f with %s", best.loss, best.hyperparameters.to_json())
 
 
-Ranges = ("learning_rate", "weight_decay", "dropout", "embedding_dropout")
-
-
-def network_spec(encoder: Encoder, train: Train, hparams: Hyperparameters) -> NetworkSpec:
-    """The teacher's shape."""
-    return NetworkSpec(
-        numbers=len(encoder.numbers),
-        flags=encoder.width - len(encoder.numbers),
-        categories=tuple(len(column.vocabulary) + 1 for column in encoder.categories),
-        bins=train.bins,
-        embedding=train.embedding,
-        hidden=(hparams.width,) * hparams.layers,
-        members=train.members,
-        dropout=hparams.dropout,
-        embedding_dropout=hparams.embedding_dropout,
-    )
-
-
 def run_trial(
     hparams: Hyperparameters, seed: int, tune: Tune, train: Train, encoder: Encoder, rows: Rows, validation: Rows, what: str
 ) -> float:
     """The best validation loss of a network with these hyperparameters; infinite when its training blew up."""
     keras.utils.set_random_seed(seed)
     keras.backend.clear_session()
-    model = build(keras, network_spec(encoder, train, hparams))
+    model = build(keras, teacher_spec(encoder, train, hparams))
     schedule = Schedule(tune.epochs, train.batch, hparams.learning_rate, hparams.weight_decay, seed, train.patience)
-    with Meter(what) as meter:
-        try:
-            return min(epoch.validation_loss for epoch in fitting(model, schedule, rows).epochs(rows, validation, meter.at))
-        except FloatingPointError:
-            return float("inf")
-
-
-def fitting(model: keras.Model, schedule: Schedule, rows: Rows) -> Training:
-    """A training of the model; DataError where the rows do not suffice for the batch."""
+    losses: list[float] = []
     try:
-        return Training(model, schedule, len(rows))
-    except ValueError as error:
-        raise DataError(str(error)) from error
+        fit(Training(model, schedule, len(rows)), rows, validation, what, lambda epoch: losses.append(epoch.validation_loss))
+    except DivergedError:
+        return float("inf")
+    return min(losses)
 
 
 def read_journal(journal: Path) -> list[Trial]:

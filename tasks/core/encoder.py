@@ -46,6 +46,12 @@ class Encoder:
         """Columns of the `num` array: a position for each number, then a flag for each flagged one."""
         return len(self.numbers) + sum(column.flagged for column in self.numbers)
 
+    @property
+    def sizes(self) -> tuple[int, int, tuple[int, ...]]:
+        """Numbers, flags, and the codes of each category, unknown included."""
+        numbers = len(self.numbers)
+        return numbers, self.width - numbers, tuple(len(column.vocabulary) + 1 for column in self.categories)
+
     def encode(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """`num`: float32 [row, width] in [-1, 1]; `cat`: int32 [row, category]. A missing value is NaN or None."""
         rows = len(next(iter(columns.values())))

@@ -19,6 +19,12 @@ class DataError(TidemillError):
     exit_code = 3
 
 
+class DivergedError(TidemillError):
+    """A loss was no longer a number; nothing was written."""
+
+    exit_code = 3
+
+
 class GateError(TidemillError):
     """No candidate is good enough; nothing was released."""
 

@@ -35,6 +35,21 @@ class NetworkSpec:
         return cls(**{**document, **shapes})
 
 
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What the search chooses of the teacher and of its training."""
+
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+    embedding_dropout: float
+    width: int
+    layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def build(keras: ModuleType, spec: NetworkSpec) -> Any:
     """An untrained network: {num [row, numbers + flags], cat [row, category]} in, logits [row, members] out.
 

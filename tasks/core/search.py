@@ -4,28 +4,15 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import keras_tuner as kt
 from keras_tuner import oracles
 from keras_tuner.engine.trial import Trial as KerasTunerTrial
 from keras_tuner.engine.trial import TrialStatus
 
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What the search chooses."""
-
-    learning_rate: float
-    weight_decay: float
-    dropout: float
-    embedding_dropout: float
-    width: int
-    layers: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+from tasks.core.models import Hyperparameters
 
 
 @dataclass(frozen=True)

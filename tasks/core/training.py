@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tasks.core.errors import DataError, DivergedError
 from tasks.core.metrics import log_loss
 from tasks.core.rows import Rows
 
@@ -48,10 +49,10 @@ class Training:
     """A network on its way: `epochs()` yields after each one, and `state` is all that a fresh process goes on from."""
 
     def __init__(self, model: Any, schedule: Schedule, rows: int) -> None:
-        """The rows are those of an epoch; ValueError when they do not fill one batch."""
+        """The rows are those of an epoch; DataError when they do not fill one batch."""
         batches = rows // schedule.batch
         if not batches:
-            raise ValueError(f"{rows:,} training rows do not fill one batch of {schedule.batch:,}; lower the batch")
+            raise DataError(f"{rows:,} training rows do not fill one batch of {schedule.batch:,}; lower the batch")
         self.model, self.schedule = model, schedule
         self.calls = -(-batches // STEPS_PER_CALL)
         self.steps = batches // self.calls
@@ -69,7 +70,7 @@ class Training:
     def epochs(self, train: Rows, validation: Rows, watch: Callable[[int, int], None]) -> Iterator[Epoch]:
         """Train until finished; `watch` is told of rows done and rows of the epoch after each call.
 
-        FloatingPointError when the loss is no longer a number; at the end the model holds its best weights.
+        DivergedError when the loss is no longer a number; at the end the model holds its best weights.
         """
         while not self.finished:
             started = time.perf_counter()
@@ -77,7 +78,10 @@ class Training:
             seconds = time.perf_counter() - started
             validation_loss = log_loss(validation.target, predict(self.model, validation))
             if not np.isfinite(train_loss) or not np.isfinite(validation_loss):
-                raise FloatingPointError(f"the loss became {train_loss} in epoch {self.done + 1}; lower the learning rate")
+                raise DivergedError(
+                    f"the loss became {train_loss} in epoch {self.done + 1}; lower the learning rate. "
+                    "Nothing was written and the last release stands"
+                )
             self.done += 1
             better = validation_loss < self.best_loss
             self.since_best = 0 if better else self.since_best + 1

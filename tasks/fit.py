@@ -1,0 +1,32 @@
+"""Fits a network with its progress shown: what tune, train and distill share."""
+
+from collections.abc import Callable
+
+from tasks.core.encoder import Encoder
+from tasks.core.models import Hyperparameters, NetworkSpec
+from tasks.core.rows import Rows
+from tasks.core.training import Epoch, Training
+from tasks.params import Train
+from tasks.progress import Meter
+
+
+def fit(run: Training, rows: Rows, validation: Rows, what: str, done: Callable[[Epoch], None]) -> None:
+    """The run is finished and its model holds the best weights; `done` was told of each epoch."""
+    epochs = run.schedule.epochs
+    with Meter(f"{what}, epoch {run.done + 1} of {epochs}") as meter:
+        for epoch in run.epochs(rows, validation, meter.at):
+            done(epoch)
+            meter.restart(f"{what}, epoch {epoch.number + 1} of {epochs}")
+
+
+def teacher_spec(encoder: Encoder, train: Train, hparams: Hyperparameters) -> NetworkSpec:
+    """The teacher's shape."""
+    return NetworkSpec(
+        *encoder.sizes,
+        bins=train.bins,
+        embedding=train.embedding,
+        hidden=(hparams.width,) * hparams.layers,
+        members=train.members,
+        dropout=hparams.dropout,
+        embedding_dropout=hparams.embedding_dropout,
+    )
