@@ -6,7 +6,7 @@ from tasks.core.encoder import Encoder
 from tasks.core.models import Hyperparameters, NetworkSpec
 from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Training
-from tasks.params import Train
+from tasks.params import Network
 from tasks.progress import Meter
 
 
@@ -19,14 +19,14 @@ def fit(run: Training, rows: Rows, validation: Rows, what: str, done: Callable[[
             meter.restart(f"{what}, epoch {epoch.number + 1} of {epochs}")
 
 
-def teacher_spec(encoder: Encoder, train: Train, hparams: Hyperparameters) -> NetworkSpec:
+def teacher_spec(encoder: Encoder, network: Network, hparams: Hyperparameters) -> NetworkSpec:
     """The teacher's shape."""
     return NetworkSpec(
         *encoder.sizes,
-        bins=train.bins,
-        embedding=train.embedding,
+        bins=network.bins,
+        embedding=network.embedding,
         hidden=(hparams.width,) * hparams.layers,
-        members=train.members,
+        members=network.members,
         dropout=hparams.dropout,
         embedding_dropout=hparams.embedding_dropout,
     )

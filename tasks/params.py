@@ -132,12 +132,19 @@ class Space(Section):
     embedding_dropout: DropoutRange
 
 
+class Network(Section):
+    members: Annotated[int, Field(ge=1, le=256)]
+    bins: Bins
+    embedding: Width
+
+
 class Tune(Section):
     oracle: Literal["bayesian", "random"]
     trials: Annotated[int, Field(ge=1, le=10_000)]
     minutes: Annotated[float, Field(gt=0)]
     rows: Count
     epochs: Epochs
+    batch: Batch
     space: Space
     width: Annotated[tuple[Width, ...], Field(min_length=1)]
     layers: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1)]
@@ -147,9 +154,6 @@ class Train(Section):
     epochs: Epochs
     batch: Batch
     patience: Count
-    members: Annotated[int, Field(ge=1, le=256)]
-    bins: Bins
-    embedding: Width
 
 
 class Distill(Section):
@@ -199,6 +203,7 @@ class Params(Section):
     table: Table
     validate_: Annotated[Validate, Field(alias="validate")]
     preprocess: Preprocess
+    network: Network
     tune: Tune
     train: Train
     distill: Distill
@@ -251,6 +256,18 @@ def with_values(text: str, settings: Iterable[str]) -> str:
             raise ParamsError(f"--set {setting!r}: {key.strip()} is a section; set one of {[name.value for name, _ in node.value]}")
         text = text[: node.start_mark.index] + value.strip() + text[node.end_mark.index :]
     return text
+
+
+def change_params(workspace: Path, settings: list[str]) -> None:
+    """params.yaml holds the settings; ParamsError, and the file as it was, when the whole would not be valid."""
+    path = workspace / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    changed = with_values(text, settings)
+    Params.parse(changed, str(path))
+    if changed != text:
+        aside = path.with_name(".params.yaml.partial")
+        aside.write_text(changed, encoding="utf-8")
+        aside.replace(path)
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

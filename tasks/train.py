@@ -16,19 +16,19 @@ from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
 from tasks.fit import fit, teacher_spec
 from tasks.networks import load_arrays, save_arrays, save_network
-from tasks.params import Train
+from tasks.params import Network, Train
 
 log = logging.getLogger("tasks.train")
 
 LOGS = Path("logs")  # TensorBoard's; outside DVC, since event files carry the time of day
 
 
-def train_model(seed: int, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path) -> None:
+def train_model(seed: int, network: Network, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path) -> None:
     """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
     chosen = Hyperparameters(**json.loads(hparams.read_text()))
-    spec = teacher_spec(load_encoder(features), train, chosen)
+    spec = teacher_spec(load_encoder(features), network, chosen)
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
-    folder = stage.resumable("train", inputs=[features, hparams], values=[seed, train])
+    folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
 
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)

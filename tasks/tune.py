@@ -20,18 +20,18 @@ from tasks.core.search import Trial, define_space, search
 from tasks.core.training import Schedule, Training
 from tasks.features import load_encoder, load_rows
 from tasks.fit import fit, teacher_spec
-from tasks.params import Train, Tune
+from tasks.params import Network, Tune
 
 log = logging.getLogger("tasks.tune")
 
 
-def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, trials: Path, trials_plot: Path) -> None:
+def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Path, trials: Path, trials_plot: Path) -> None:
     """`hparams` holds the best trial's hyperparameters, `trials` a line for each, in the order in which they were tried."""
     encoder = load_encoder(features)
     everything = load_rows(features, "train")
     chosen = np.random.default_rng(seed).permutation(len(everything))[: tune.rows]
     rows, validation = everything.take(np.sort(chosen)), load_rows(features, "validation")
-    journal = stage.resumable("tune", inputs=[features], values=[seed, tune, train]) / "trials.jsonl"
+    journal = stage.resumable("tune", inputs=[features], values=[seed, network, tune]) / "trials.jsonl"
     done = read_journal(journal)
     if done:
         log.info("going on after %s finished trials", len(done))
@@ -45,7 +45,7 @@ def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, 
         trials=tune.trials,
         seed=seed,
         done=done,
-        run=lambda one: run_trial(one, seed, tune, train, encoder, rows, validation, f"trial {len(finished) + 1} of {tune.trials}"),
+        run=lambda one: run_trial(one, seed, network, tune, encoder, rows, validation, f"trial {len(finished) + 1} of {tune.trials}"),
         go_on=lambda: not finished or time.monotonic() < deadline,
     ):
         finished.append(trial)
@@ -70,13 +70,13 @@ def tune(seed: int, tune: Tune, train: Train, *, features: Path, hparams: Path, 
 
 
 def run_trial(
-    hparams: Hyperparameters, seed: int, tune: Tune, train: Train, encoder: Encoder, rows: Rows, validation: Rows, what: str
+    hparams: Hyperparameters, seed: int, network: Network, tune: Tune, encoder: Encoder, rows: Rows, validation: Rows, what: str
 ) -> float:
     """The best validation loss of a network with these hyperparameters; infinite when its training blew up."""
     keras.utils.set_random_seed(seed)
     keras.backend.clear_session()
-    model = build(keras, teacher_spec(encoder, train, hparams))
-    schedule = Schedule(tune.epochs, train.batch, hparams.learning_rate, hparams.weight_decay, seed, train.patience)
+    model = build(keras, teacher_spec(encoder, network, hparams))
+    schedule = Schedule(tune.epochs, tune.batch, hparams.learning_rate, hparams.weight_decay, seed, patience=tune.epochs)
     losses: list[float] = []
     try:
         fit(Training(model, schedule, len(rows)), rows, validation, what, lambda epoch: losses.append(epoch.validation_loss))

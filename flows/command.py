@@ -1,0 +1,111 @@
+"""Runs a flow as a command: flags, a server to leave its history on, a view of it, and an exit code that says how it ended."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow
+from prefect.context import refresh_global_settings_context
+from prefect.logging.configuration import setup_logging
+from prefect.states import Cancelled
+from rich.console import Console
+from rich.table import Table
+
+from tasks import claim, view
+from tasks.core.errors import TidemillError
+from tasks.cost import read_cost
+from tasks.params import Params, with_values
+from tasks.publish import Release
+
+EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 4 refused by the gate, 5 busy, 130 and 143 stopped"
+
+
+def main(flow: Flow[Any, Any], stages: Sequence[str]) -> None:
+    """Parse the command line, run the flow, exit."""
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description, epilog=EXITS)
+    parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml and dvc.yaml (here)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml first")
+    parser.add_argument("--offline", action="store_true", help="take the data of sources.lock, do not look for newer")
+    args = parser.parse_args()
+    sys.exit(run(flow, stages, args.workspace.resolve(), args.settings, args.offline))
+
+
+def run(flow: Flow[Any, Any], stages: Sequence[str], workspace: Path, settings: list[str], offline: bool) -> int:
+    """Run the flow against a server that keeps its history; returns the exit code."""
+    try:
+        check(workspace, settings)
+        from tasks import server  # a second of imports that a refusal does not need
+
+        url, said = server.find_server()
+    except TidemillError as error:
+        return fail(error)
+    if said:
+        print(said, flush=True)
+    started = time.monotonic()
+    configure_prefect(url, server.HEARTBEAT_SECONDS)
+    server.watch_heartbeats()
+    try:
+        with claim.terminable(), view.showing(list(stages)):
+            release = flow(workspace=workspace, settings=settings, offline=offline)
+    except TidemillError as error:
+        return fail(error)
+    except (claim.Terminated, KeyboardInterrupt) as stop:
+        run = claim.read_holder(workspace).get("run")
+        server.end_runs([str(run)] if run else [], Cancelled(message="stopped by a signal"))
+        claim.forget(workspace)
+        print("stopped; the next run goes on from here", file=sys.stderr)
+        return 143 if isinstance(stop, claim.Terminated) else 130
+    summarise(workspace, stages, release, time.monotonic() - started, url)
+    return 0
+
+
+def check(workspace: Path, settings: list[str]) -> None:
+    """TidemillError unless the workspace is one, is free, and its params with the settings in them are valid."""
+    params = workspace / "params.yaml"
+    Params.load(params)
+    Params.parse(with_values(params.read_text(), settings), "--set" if settings else str(params))
+    if not (workspace / "dvc.yaml").exists():
+        raise TidemillError(f"{workspace} has no dvc.yaml; a workspace holds params.yaml and dvc.yaml")
+    claim.refuse_if_busy(workspace)
+
+
+def fail(error: TidemillError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def configure_prefect(url: str, heartbeat_seconds: int) -> None:
+    """Prefect, in all threads, talks to the server at the URL, and only there: the view tells people the same, shorter."""
+    os.environ["PREFECT_API_URL"] = url
+    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(heartbeat_seconds)
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    refresh_global_settings_context()
+    setup_logging()
+
+
+def summarise(workspace: Path, stages: Sequence[str], release: Release, seconds: float, url: str) -> None:
+    """The final table: what each stage cost when it last ran, what was released, and how good and small it is."""
+    console = Console()
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column, justify in (("stage", "left"), ("last run, s", "right"), ("CPU s", "right"), ("peak MB", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    costs = read_cost(workspace)["stages"]
+    for stage in (stage for stage in stages if stage in costs):
+        cost = costs[stage]
+        table.add_row(stage, f"{cost['wall_s']:.1f}", f"{cost['cpu_s']:.1f}", f"{cost['peak_mb']:,}")
+    console.print(table)
+    quality = json.loads((workspace / "reports/evaluation.json").read_text())
+    mine = quality["candidates"][release.chosen]
+    boosting = quality["baselines"]["gradient boosting"]
+    console.print(
+        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, "
+        f"AUC {mine['auc']['value']:.4f}, log loss {mine['log_loss']['value']:.4f} "
+        f"(gradient boosting: {boosting['auc']['value']:.4f}, {boosting['log_loss']['value']:.4f})",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"{seconds:.1f} s in all; history at {url.removesuffix('/api')}; serve it with: python -m serving", highlight=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""One run for each workspace at a time: a lock that dies with its holder, and word of who holds it."""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.core.errors import TidemillError
+from tasks.reproduce import heal
+from tasks.stage import replacing
+
+LOCK, HOLDER = Path(".cache/run.lock"), Path(".cache/run.json")
+
+
+class BusyError(TidemillError):
+    """Another run has the workspace."""
+
+    exit_code = 5
+
+
+@contextlib.contextmanager
+def claim(workspace: Path) -> Iterator[list[str]]:
+    """The workspace is this process's alone; gives ids of Prefect runs that died holding it.
+
+    BusyError at once when another process has it, with that one's run and pid.
+    """
+    (workspace / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with claim_lock(workspace):
+        dead = [str(run)] if (run := read_holder(workspace).get("run")) else []
+        heal(workspace)
+        try:
+            yield dead
+        except Exception:
+            forget(workspace)
+            raise
+        # When the process is asked to end, the record stays for whoever tells the server.
+        forget(workspace)
+
+
+def refuse_if_busy(workspace: Path) -> None:
+    """BusyError when another process has the workspace now."""
+    if (workspace / LOCK).exists():
+        with claim_lock(workspace):
+            pass
+
+
+@contextlib.contextmanager
+def claim_lock(workspace: Path) -> Iterator[None]:
+    """The lock is held within the block; BusyError at once when it cannot be."""
+    lock = FileLock(workspace / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = read_holder(workspace)
+        raise BusyError(
+            f"{workspace.resolve()} is in use by run {holder.get('run') or '(starting)'}, pid {holder.get('pid', 'unknown')}; "
+            "wait for it, or stop it with `kill` and that pid"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def tell(workspace: Path, run: str) -> None:
+    """Others that want the workspace are told this process's pid and the id of its Prefect run."""
+    with replacing(workspace / HOLDER) as aside:
+        aside.write_text(json.dumps({"pid": os.getpid(), "run": run}))
+
+
+def forget(workspace: Path) -> None:
+    """Nobody is said to hold the workspace."""
+    (workspace / HOLDER).unlink(missing_ok=True)
+
+
+def read_holder(workspace: Path) -> dict[str, int | str | None]:
+    """Who holds the workspace, or held it when killed."""
+    try:
+        return dict(json.loads((workspace / HOLDER).read_text()))
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM within the block raises Terminated, as Ctrl-C raises KeyboardInterrupt."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(BaseException):
+    """The process was asked to end."""

@@ -1,0 +1,239 @@
+"""The bridge from Prefect to DVC: one generic task that brings a stage up to date, shown as Cached when it was."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks import view
+from tasks.core.errors import DataError, GateError, ParamsError, TidemillError
+from tasks.stage import RECORDS, RUN_PID, replacing
+
+LOCK_COPY = Path(".cache/dvc.lock")  # DVC writes dvc.lock in place: a kill may cut it short
+CHILD = Path(".cache/child.json")  # the `dvc repro` under way, for a next run to end if this one is killed
+SECONDS_BETWEEN_UPDATES = 2.0
+# What DVC says of its own work, and what TensorFlow's C++ says whatever it is told.
+NOISE = re.compile(
+    r"Running stage|> |Updating lock file|Use `dvc push`|To track the changes|To enable auto staging|\t(git add|dvc config)"
+    r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve` contains"
+)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{stage}")
+def reproduce(stage: str, workspace: Path) -> State[dict[str, str]]:
+    """The stage's outs are those of its present inputs; gives their paths and hashes.
+
+    The final state is Cached where DVC had nothing to do or restored the outs, Completed where the stage ran. Fails with the
+    stage's own message.
+    """
+    log, shown = get_run_logger(), view.current()
+    why = explain(stage, workspace)
+    if not why:
+        shown.end(stage, "Cached", "")
+        return Completed(name="Cached", message="inputs, code and outputs match dvc.lock", data=outs(stage, workspace))
+
+    shown.begin(stage, "; ".join(why))
+    log.info("runs because: %s", "; ".join(why))
+    record = workspace / RECORDS / f"{stage}.json"
+    record.unlink(missing_ok=True)
+    failed = run_child(stage, workspace, log)
+    outcome = json.loads(record.read_text()) if record.exists() else None
+    if failed:
+        shown.end(stage, "Failed", "")
+        raise failure(stage, outcome, failed)
+    keep_lock(workspace)
+    if outcome is None:
+        shown.end(stage, "Restored", "; ".join(why))
+        return Completed(name="Cached", message=f"restored from DVC's cache ({'; '.join(why)})", data=outs(stage, workspace))
+    shown.end(stage, "Completed", "; ".join(why))
+    cost = f"{outcome['wall_s']:.1f} s, {outcome['cpu_s']:.1f} CPU s, {outcome['peak_mb']:,} MB"
+    return Completed(message=f"ran because: {'; '.join(why)}; {cost}", data=outs(stage, workspace))
+
+
+def explain(stage: str, workspace: Path) -> list[str]:
+    """Why DVC would run the stage, one phrase for each input, parameter, code file or output that changed; empty if nothing."""
+    from dvc.repo import Repo  # half a second that only a run needs
+
+    with contextlib.chdir(workspace), Repo() as repo:
+        status = repo.status(targets=[stage])
+    locked = _stages(workspace).get(stage)
+    if status and locked is None:
+        return ["never ran"]
+    return [phrase for changes in status.values() for change in changes for phrase in _phrases(change, stage, workspace)]
+
+
+def _phrases(change: Any, stage: str, workspace: Path) -> Iterator[str]:
+    if not isinstance(change, dict):
+        yield str(change)
+        return
+    for kind, items in change.items():
+        for path, state in items.items():
+            if isinstance(state, dict):
+                yield from _parameters(stage, workspace, state)
+            elif kind == "changed outs":
+                yield f"output {path} is {state}"
+            else:
+                yield f"{'code' if path.endswith('.py') else 'input'} {path} is {state}"
+
+
+def _parameters(stage: str, workspace: Path, state: dict[str, str]) -> Iterator[str]:
+    """Each changed parameter with its value before and now."""
+    before = _flat(_stages(workspace)[stage].get("params", {}).get("params.yaml", {}))
+    now = _flat(YAML(typ="safe").load((workspace / "params.yaml").read_text()))
+    keys = [key for key in {**before, **now} if any(key == top or key.startswith(f"{top}.") for top in state)]
+    differing = [key for key in keys if before.get(key) != now.get(key)]
+    yield from (f"{key} {_short(before.get(key, 'absent'))} -> {_short(now.get(key, 'absent'))}" for key in differing)
+    if not differing:
+        yield from (f"parameter {key} is {how}" for key, how in state.items())
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def outs(stage: str, workspace: Path) -> dict[str, str]:
+    """Path and hash of everything that the stage makes, from dvc.lock."""
+    return {out["path"]: out["md5"] for out in _stages(workspace)[stage].get("outs", [])}
+
+
+def _stages(workspace: Path) -> dict[str, Any]:
+    lock = workspace / "dvc.lock"
+    document = YAML(typ="safe").load(lock.read_text()) if lock.exists() else None
+    return dict((document or {}).get("stages") or {})
+
+
+def run_child(stage: str, workspace: Path, log: Any) -> str:
+    """Run `dvc repro` of the one stage, its lines streamed; returns its last words when it failed, else nothing."""
+    started = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    child = subprocess.Popen(
+        started, cwd=workspace, env=child_environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )  # fmt: skip
+    words: list[str] = []
+    try:
+        with replacing(workspace / CHILD) as aside:
+            aside.write_text(json.dumps({"pid": child.pid, "started": psutil.Process(child.pid).create_time()}))
+        assert child.stdout is not None
+        follow = _follow(stage, log)
+        for line in child.stdout:
+            if text := line.rstrip():
+                words.append(text)
+                follow.send(text)
+        child.wait()
+    finally:
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        (workspace / CHILD).unlink(missing_ok=True)
+    return "\n".join(words[-15:]) or f"exit code {child.returncode}" if child.returncode else ""
+
+
+def _follow(stage: str, log: Any) -> Any:
+    """A coroutine that takes the child's lines to the log, the view and a progress artifact."""
+
+    def follow() -> Any:
+        shown, artifact, updated = view.current(), None, 0.0
+        while True:
+            line = yield
+            if NOISE.match(line):
+                continue
+            log.info(line)
+            shown.line(stage, line)
+            found = view.PERCENT.search(line)
+            if found and time.monotonic() - updated > SECONDS_BETWEEN_UPDATES:
+                updated, share = time.monotonic(), float(min(int(found[1]), 100))
+                if artifact is None:
+                    artifact = create_progress_artifact(share, key=f"progress-{stage}", description=line)
+                else:
+                    update_progress_artifact(artifact, share, description=line)
+
+    coroutine = follow()
+    next(coroutine)
+    return coroutine
+
+
+def child_environment() -> dict[str, str]:
+    """This environment, with this Python first on the path, this process to die with, and TensorFlow's chatter off."""
+    here = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([here, os.environ.get("PATH", "")]),
+        RUN_PID: str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # google.api_core warns of Python 3.11's end in every process that imports TensorFlow.
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
+
+
+def failure(stage: str, outcome: dict[str, Any] | None, words: str) -> TidemillError:
+    """The error that the stage ended with, as it said it; else what is known of its end."""
+    if outcome and outcome["error"]:
+        kinds = {kind.exit_code: kind for kind in (ParamsError, DataError, GateError)}
+        return kinds.get(outcome["exit"], TidemillError)(f"{stage}: {outcome['error']}")
+    killed = "was killed" if outcome is None and "-9" in words else "failed"
+    hint = "; if the system ended it for its memory, lower the batch or the rows in params.yaml" if killed == "was killed" else ""
+    return TidemillError(f"{stage} {killed}{hint}. Its last lines:\n{words}")
+
+
+def keep_lock(workspace: Path) -> None:
+    """A copy of dvc.lock, whole."""
+    with replacing(workspace / LOCK_COPY) as aside:
+        aside.write_bytes((workspace / "dvc.lock").read_bytes())
+
+
+def heal(workspace: Path) -> None:
+    """What a killed run may have left is put right: its children are ended, files that DVC was writing are whole again."""
+    _end_orphan(workspace / CHILD)
+    lock, rwlock = workspace / "dvc.lock", workspace / ".dvc/tmp/rwlock"
+    if lock.exists() and not _is_whole(lock) and (workspace / LOCK_COPY).exists():
+        with replacing(lock) as aside:
+            aside.write_bytes((workspace / LOCK_COPY).read_bytes())
+    if rwlock.exists():
+        try:
+            json.loads(rwlock.read_text())
+        except json.JSONDecodeError:
+            rwlock.unlink()
+
+
+def _is_whole(lock: Path) -> bool:
+    try:
+        document = YAML(typ="safe").load(lock.read_text())
+    except YAMLError:
+        return False
+    return isinstance(document, dict) and "stages" in document
+
+
+def _end_orphan(record: Path) -> None:
+    """The child that a killed run left behind is gone, with all its processes."""
+    try:
+        child = json.loads(record.read_text())
+        process = psutil.Process(child["pid"])
+        if abs(process.create_time() - child["started"]) < 1:
+            os.killpg(child["pid"], signal.SIGKILL)
+            process.wait(10)
+    except (OSError, json.JSONDecodeError, psutil.Error):
+        pass
+    record.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""What a person sees of a run: a live table on a terminal, one plain line for each event elsewhere."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+PERCENT = re.compile(r"\b(\d{1,3})%")
+COLOURS = {"Completed": "green", "Cached": "cyan", "Restored": "cyan", "Failed": "bold red", "running": "yellow", "": "dim"}
+
+
+class View(Protocol):
+    """Told of a run's stages as they go."""
+
+    def begin(self, stage: str, why: str) -> None: ...
+    def line(self, stage: str, text: str) -> None: ...
+    def end(self, stage: str, outcome: str, note: str) -> None: ...
+
+
+@dataclass
+class Line:
+    """One stage in the table."""
+
+    outcome: str = ""
+    note: str = ""
+    started: float = 0.0
+    seconds: float | None = None
+    last: str = ""
+
+
+class PlainView:
+    """Lines for a log: what begins and why, what it says, how it ended and after how long."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, float] = {}
+
+    def begin(self, stage: str, why: str) -> None:
+        self.started[stage] = time.monotonic()
+        print(f"{stage}: runs ({why})", flush=True)
+
+    def line(self, stage: str, text: str) -> None:
+        print(f"{stage} | {text}", flush=True)
+
+    def end(self, stage: str, outcome: str, note: str) -> None:
+        started = self.started.pop(stage, None)
+        took = f" in {time.monotonic() - started:.1f} s" if started else ""
+        print(f"{stage}: {outcome}{took}", flush=True)
+
+
+class LiveView:
+    """A table of the stages, redrawn in place: state, seconds, and why it runs or what it last said."""
+
+    def __init__(self, stages: list[str], console: Console) -> None:
+        self.lines = {stage: Line() for stage in stages}
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=8)
+        self.spinner = Spinner("dots", style="yellow")
+
+    def begin(self, stage: str, why: str) -> None:
+        self.lines[stage] = Line("running", why, time.monotonic())
+
+    def line(self, stage: str, text: str) -> None:
+        self.lines[stage].last = text
+
+    def end(self, stage: str, outcome: str, note: str) -> None:
+        line = self.lines[stage]
+        line.seconds = time.monotonic() - line.started if line.started else 0.0
+        line.outcome, line.note, line.last = outcome, note, ""
+
+    def render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=2)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True)
+        for stage, line in self.lines.items():
+            running = line.outcome == "running"
+            mark: RenderableType = self.spinner if running else Text({"": " ", "Failed": "x"}.get(line.outcome, "+"), COLOURS[line.outcome])
+            seconds = time.monotonic() - line.started if running else line.seconds
+            name = Text(stage, "bold" if running else "" if line.outcome else "dim")
+            shown = f"{seconds:.1f} s" if seconds is not None else ""
+            table.add_row(mark, name, Text(line.outcome, COLOURS[line.outcome]), shown, Text(line.note, "dim"))
+            if running and line.last:
+                table.add_row("", "", "", "", _progress(line.last))
+        return table
+
+
+def _progress(text: str) -> RenderableType:
+    """The line, behind a bar where it holds a percentage."""
+    found = PERCENT.search(text)
+    if not found:
+        return Text(text, "dim")
+    row = Table.grid(padding=(0, 1))
+    row.add_row(ProgressBar(total=100, completed=min(int(found[1]), 100), width=24), Text(text, "dim"))
+    return row
+
+
+_current: ContextVar[View | None] = ContextVar("view", default=None)
+
+
+def current() -> View:
+    """The view of this run."""
+    return _current.get() or PlainView()
+
+
+@contextmanager
+def showing(stages: list[str]) -> Iterator[None]:
+    """Within the block the run is shown: live on a terminal, plainly elsewhere."""
+    console = Console()
+    live = console.is_terminal and sys.stdout.isatty()
+    view = LiveView(stages, console) if live else PlainView()
+    token = _current.set(view)
+    try:
+        with view.live if isinstance(view, LiveView) else nullcontext():
+            yield
+    finally:
+        _current.reset(token)
