@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,23 @@ class Encoder:
         for i, number in enumerate(self.numbers):
             value = np.asarray(columns[number.name], np.float64)
             missing = np.isnan(value)
-            num[:, i] = np.where(missing, 0.0, position(value, np.asarray(number.edges)))
+            num[:, i] = np.where(missing, 0.0, position(value, self._edges[i]))
             if number.flagged:
                 num[:, flag] = missing
                 flag += 1
         cat = np.zeros((rows, len(self.categories)), np.int32)
         for j, category in enumerate(self.categories):
-            codes = {word: code for code, word in enumerate(category.vocabulary, start=1)}
+            codes = self._codes[j]
             cat[:, j] = [codes.get(word, UNKNOWN) for word in columns[category.name]]
         return {"num": num, "cat": cat}
+
+    @cached_property
+    def _edges(self) -> list[NDArray[np.float64]]:
+        return [np.asarray(column.edges) for column in self.numbers]
+
+    @cached_property
+    def _codes(self) -> list[dict[str, int]]:
+        return [{word: code for code, word in enumerate(column.vocabulary, start=1)} for column in self.categories]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,0 +1,50 @@
+"""`python -m serving`: the prediction service of the released model, on loopback unless told otherwise."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from serving.app import make_app
+from serving.bundle import BundleError, load_bundle
+
+STORE = Path("releases")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path(), help="folder with releases/ (here)")
+    parser.add_argument("--bundle", type=Path, help="a bundle's folder, instead of the workspace's production release")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (8080)")
+    parser.add_argument("--max-body", type=int, default=1_000_000, metavar="BYTES", help="larger bodies are refused (1,000,000)")
+    args = parser.parse_args()
+    try:
+        bundle = load_bundle(args.bundle or find_production(args.workspace))
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{args.port}", flush=True)
+    uvicorn.run(
+        make_app(bundle, max_body=args.max_body),
+        host=args.host,
+        port=args.port,
+        log_level="warning",
+        timeout_keep_alive=30,
+        server_header=False,
+    )
+
+
+def find_production(workspace: Path) -> Path:
+    """The folder of the release that production.json names."""
+    pointer = workspace / STORE / "production.json"
+    try:
+        return workspace / STORE / str(json.loads(pointer.read_text())["version"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{pointer}: {error}; `python -m flows.train` makes a release") from error
+
+
+if __name__ == "__main__":
+    main()

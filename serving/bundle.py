@@ -1,0 +1,85 @@
+"""A release bundle, verified before it is used: every hash of its manifest, then every golden row."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.core.encoder import Encoder
+from tasks.core.runtime import Network
+
+GOLDEN_TOLERANCE = 1e-3  # kernels of other processors round differently; a wrong model differs by more
+
+
+class BundleError(Exception):
+    """The bundle cannot be served; the message says why."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model ready to answer."""
+
+    name: str
+    version: str
+    target: str
+    chosen: str
+    encoder: Encoder
+    network: Network
+    golden: list[dict[str, Any]]
+    predictions: list[float]
+    card: str
+
+    def predict(self, rows: list[dict[str, Any]]) -> list[float]:
+        """The probability of each row of raw values; a missing one is absent or None. Not thread safe."""
+        columns: dict[str, Any] = {c.name: np.array([_number(row.get(c.name)) for row in rows]) for c in self.encoder.numbers}
+        columns |= {c.name: [row.get(c.name) for row in rows] for c in self.encoder.categories}
+        return [float(score) for score in self.network(**self.encoder.encode(columns))]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """The bundle in the folder; BundleError when a file is missing, changed, or answers golden rows otherwise."""
+    manifest = _read(folder / "manifest.json")
+    try:
+        for path, mark in manifest["files"].items():
+            _verify(folder / path, mark["sha256"])
+        golden = _read(folder / "golden.json")
+        bundle = Bundle(
+            name=manifest["name"],
+            version=manifest["version"],
+            target=manifest["target"],
+            chosen=manifest["chosen"],
+            encoder=Encoder.from_json(_read(folder / "encoder.json")),
+            network=Network((folder / "model.tflite").read_bytes()),
+            golden=golden["instances"],
+            predictions=golden["predictions"],
+            card=(folder / "model_card.md").read_text(encoding="utf-8"),
+        )
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{folder} is no bundle of this format: {error!r}") from error
+    gap = max(abs(said - wanted) for said, wanted in zip(bundle.predict(bundle.golden), bundle.predictions, strict=True))
+    if not gap <= GOLDEN_TOLERANCE:
+        raise BundleError(f"{folder} answers its golden rows {gap:.2g} apart from what it recorded; it is not served")
+    return bundle
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: {error}; `python -m flows.train` makes a release") from error
+
+
+def _verify(path: Path, sha256: str) -> None:
+    """BundleError unless the file is there with this hash."""
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; copy the whole bundle")
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+        raise BundleError(f"{path} has changed: sha256 {found[:12]}, the manifest says {sha256[:12]}; it is not served")

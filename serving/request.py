@@ -1,0 +1,81 @@
+"""The body of a predict request: TensorFlow Serving's row format, checked field by field against the encoder."""
+
+import difflib
+import math
+from typing import Any
+
+import orjson
+
+from tasks.core.encoder import Encoder
+
+MOST_FAULTS = 20
+
+
+class RequestError(Exception):
+    """A request that cannot be answered: HTTP status, a sentence, and the faults as (field, sentence)."""
+
+    def __init__(self, status: int, detail: str, faults: list[tuple[str, str]] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.faults = status, detail, faults or []
+
+
+def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
+    """The rows of {"instances": [{...}, ...]}; RequestError 400 for what is not JSON, 422 with the fields for what does not fit."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
+        raise RequestError(400, 'expected {"instances": [{...}, ...]}, one object for each row')
+    if extra := sorted(document.keys() - {"instances", "signature_name"}):
+        raise RequestError(400, f"unknown keys {extra} beside instances")
+    rows = document["instances"]
+    if not rows:
+        raise RequestError(400, "instances is empty; expected at least one row")
+    faults = [fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"instances[{i}]")]
+    if faults:
+        field, sentence = faults[0]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise RequestError(422, f"{field}: {sentence}{more}", faults[:MOST_FAULTS])
+    return rows
+
+
+def find_faults(row: Any, encoder: Encoder, where: str) -> list[tuple[str, str]]:
+    """What is wrong with a row, by field."""
+    if not isinstance(row, dict):
+        return [(where, f"expected an object of named values, found {_kind(row)}")]
+    faults = []
+    for column in encoder.numbers:
+        value = row.get(column.name)
+        if value is None:
+            if column.required:
+                faults.append((f"{where}.{column.name}", "required, a number"))
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            faults.append((f"{where}.{column.name}", f"expected a number, found {_kind(value)}"))
+    for category in encoder.categories:
+        word = row.get(category.name)
+        if word is None:
+            if category.required:
+                faults.append((f"{where}.{category.name}", "required, a string"))
+        elif not isinstance(word, str):
+            faults.append((f"{where}.{category.name}", f"expected a string, found {_kind(word)}"))
+    for name in row.keys() - set(encoder.names):
+        close = difflib.get_close_matches(name[:100], encoder.names, n=1)
+        faults.append((f"{where}.{name[:100]}", "unknown field" + (f"; did you mean {close[0]!r}?" if close else "")))
+    return faults
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return f"the string {value[:40]!r}"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
