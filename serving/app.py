@@ -76,7 +76,9 @@ async def read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-def reply(content: object, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json") -> Response:
+def reply(
+    content: object, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
+) -> Response:
     return Response(orjson.dumps(content), status, headers, media_type)
 
 

@@ -8,7 +8,7 @@ MOST_EXAMPLES = 8
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """OpenAPI 3.1."""
+    """OpenAPI 3.0, which the page of swagger-ui-bundle and every generator read."""
     path = f"/v1/models/{bundle.name}"
     problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     refusals = {
@@ -17,7 +17,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "422": "a field is missing, unknown or of the wrong kind",
     }
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {"title": bundle.name, "version": bundle.version, "description": f"The probability that {bundle.target} is 1."},
         "paths": {
             f"{path}:predict": {
@@ -39,7 +39,13 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                     },
                 }
             },
-            path: {"get": {"operationId": "status", "summary": "Version and state", "responses": {"200": {"description": "TensorFlow Serving's model status"}}}},
+            path: {
+                "get": {
+                    "operationId": "status",
+                    "summary": "Version and state",
+                    "responses": {"200": {"description": "TensorFlow Serving's model status"}},
+                }
+            },
             "/healthz": {"get": {"operationId": "health", "summary": "Alive", "responses": {"200": {"description": "alive"}}}},
         },
         "components": {"schemas": _schemas(bundle)},
@@ -54,10 +60,11 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for number in bundle.encoder.numbers:
         low, high = number.edges[0], number.edges[-1]
-        columns[number.name] = {"type": _type("number", number.required), "description": f"in training from {low:g} to {high:g}"}
+        columns[number.name] = {**_type("number", number.required), "description": f"in training from {low:g} to {high:g}"}
     for category in bundle.encoder.categories:
-        columns[category.name] = {"type": _type("string", category.required), "examples": list(category.vocabulary[:MOST_EXAMPLES])}
-    required = [column.name for column in (*bundle.encoder.numbers, *bundle.encoder.categories) if column.required]
+        columns[category.name] = {**_type("string", category.required), "description": f"in training {_some(category.vocabulary)}"}
+    required = [column.name for column in bundle.encoder.numbers if column.required]
+    required += [column.name for column in bundle.encoder.categories if column.required]
     return {
         "Row": {"type": "object", "properties": columns, "required": required, "additionalProperties": False},
         "Request": {
@@ -81,11 +88,19 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
                 "title": {"type": "string"},
                 "status": {"type": "integer"},
                 "detail": {"type": "string"},
-                "errors": {"type": "array", "items": {"type": "object", "properties": {"field": {"type": "string"}, "detail": {"type": "string"}}}},
+                "errors": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"field": {"type": "string"}, "detail": {"type": "string"}}},
+                },
             },
         },
     }
 
 
-def _type(kind: str, required: bool) -> str | list[str]:
-    return kind if required else [kind, "null"]
+def _type(kind: str, required: bool) -> dict[str, Any]:
+    return {"type": kind} if required else {"type": kind, "nullable": True}
+
+
+def _some(words: tuple[str, ...]) -> str:
+    shown = ", ".join(words[:MOST_EXAMPLES])
+    return shown if len(words) <= MOST_EXAMPLES else f"{shown} and {len(words) - MOST_EXAMPLES} more"

@@ -29,7 +29,7 @@ def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
         raise RequestError(400, 'expected {"instances": [{...}, ...]}, one object for each row')
     if extra := sorted(document.keys() - {"instances", "signature_name"}):
         raise RequestError(400, f"unknown keys {extra} beside instances")
-    rows = document["instances"]
+    rows: list[dict[str, Any]] = document["instances"]
     if not rows:
         raise RequestError(400, "instances is empty; expected at least one row")
     faults = [fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"instances[{i}]")]

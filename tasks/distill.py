@@ -38,7 +38,8 @@ def distill(
     }
     scores = {"teacher": predict(taught_by, validation), **{name: predict(model, validation) for name, model in networks.items()}}
     quality = {
-        name: {"log_loss": log_loss(validation.target, score), "auc": auc(validation.target, score)} for name, score in scores.items()
+        name: {"log_loss": log_loss(validation.target, score), "auc": auc(validation.target, score)}
+        for name, score in scores.items()
     }
 
     for folder, model in zip((student, student_alone), networks.values(), strict=True):

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,13 @@ def evaluate(
     quality = describe({**scores, **compared}, target, evaluate, seed)
 
     measured = [
-        Measured(one["name"], quality[one["name"]]["auc"]["value"], quality[one["name"]]["log_loss"]["value"], one["bytes"], timing[one["name"]]["one_row_us"])
+        Measured(
+            one["name"],
+            quality[one["name"]]["auc"]["value"],
+            quality[one["name"]]["log_loss"]["value"],
+            one["bytes"],
+            timing[one["name"]]["one_row_us"],
+        )
         for one in listing
     ]
     losses = {name: quality[name]["log_loss"]["value"] for name in compared}
@@ -84,16 +89,40 @@ def evaluate(
         aside.write_text(json.dumps(report, indent=1))
     with stage.replacing(verdict) as aside:
         chosen = next(one for one in listing if one["name"] == found.chosen)
-        aside.write_text(json.dumps({"chosen": found.chosen, "folder": chosen["folder"], "gate": evaluate.gate.model_dump()}, indent=1))
+        aside.write_text(
+            json.dumps({"chosen": found.chosen, "folder": chosen["folder"], "gate": evaluate.gate.model_dump()}, indent=1)
+        )
     with stage.replacing(latency) as aside:
         aside.write_text(json.dumps(timing, indent=1))
     with stage.replacing(slices) as aside:
-        by_slice(rows, target, {found.chosen: scores[found.chosen], TEACHER: scores[TEACHER], "gradient boosting": compared["gradient boosting"]}).to_csv(aside, index=False)
+        by_slice(
+            rows,
+            target,
+            {found.chosen: scores[found.chosen], TEACHER: scores[TEACHER], "gradient boosting": compared["gradient boosting"]},
+        ).to_csv(aside, index=False)
     with stage.replacing(quality_plot) as aside:
-        points = [(one.name, one.auc, quality[one.name]["auc"]["low"], quality[one.name]["auc"]["high"], one.microseconds, one.bytes) for one in measured]
-        aside.write_bytes(charts.plot_quality(points, found.chosen, evaluate.gate.max_microseconds, measured_teacher(measured) - evaluate.gate.max_auc_below_teacher, {name: quality[name]["auc"]["value"] for name in compared if name != "constant"}))
+        points = [
+            (one.name, one.auc, quality[one.name]["auc"]["low"], quality[one.name]["auc"]["high"], one.microseconds, one.bytes)
+            for one in measured
+        ]
+        aside.write_bytes(
+            charts.plot_quality(
+                points,
+                found.chosen,
+                evaluate.gate.max_microseconds,
+                measured_teacher(measured) - evaluate.gate.max_auc_below_teacher,
+                {name: quality[name]["auc"]["value"] for name in compared if name != "constant"},
+            )
+        )
     with stage.replacing(calibration_plot) as aside:
-        aside.write_bytes(charts.plot_calibration({name: calibration_curve(target, {**scores, **compared}[name]) for name in (found.chosen, TEACHER, "gradient boosting")}))
+        aside.write_bytes(
+            charts.plot_calibration(
+                {
+                    name: calibration_curve(target, {**scores, **compared}[name])
+                    for name in (found.chosen, TEACHER, "gradient boosting")
+                }
+            )
+        )
 
 
 def score_baselines(features: Path, test: Rows, seed: int) -> dict[str, NDArray[Any]]:
@@ -116,7 +145,10 @@ def describe(scores: dict[str, NDArray[Any]], target: NDArray[Any], evaluate: Ev
     """AUC and log loss with their intervals, and the calibration error, of each."""
     intervals = bootstrap(target, list(scores.values()), resamples=evaluate.resamples, confidence=evaluate.confidence, seed=seed)
     return {
-        name: {**{metric: as_json(interval) for metric, interval in found.items()}, "calibration_error": round(calibration_error(target, one), 6)}
+        name: {
+            **{metric: as_json(interval) for metric, interval in found.items()},
+            "calibration_error": round(calibration_error(target, one), 6),
+        }
         for (name, one), found in zip(scores.items(), intervals, strict=True)
     }
 
@@ -142,7 +174,9 @@ def by_slice(rows: pd.DataFrame, target: NDArray[Any], scores: dict[str, NDArray
                 continue
             for name, score in scores.items():
                 line = {"slice": column, "value": value, "rows": int(chosen.sum()), "rate": target[chosen].mean(), "model": name}
-                lines.append({**line, "auc": auc(target[chosen], score[chosen]), "log_loss": log_loss(target[chosen], score[chosen])})
+                lines.append(
+                    {**line, "auc": auc(target[chosen], score[chosen]), "log_loss": log_loss(target[chosen], score[chosen])}
+                )
     return pd.DataFrame(lines).round(5)
 
 
@@ -155,7 +189,15 @@ def say(measured: list[Measured], found: Verdict) -> None:
     for one in measured:
         faults = found.faults[one.name]
         state = "chosen" if one.name == found.chosen else f"refused: {faults[0]}" if faults else "passes"
-        log.info("%s: AUC %.4f, log loss %.4f, %s bytes, %.1f us: %s", one.name, one.auc, one.log_loss, f"{one.bytes:,}", one.microseconds, state)
+        log.info(
+            "%s: AUC %.4f, log loss %.4f, %s bytes, %.1f us: %s",
+            one.name,
+            one.auc,
+            one.log_loss,
+            f"{one.bytes:,}",
+            one.microseconds,
+            state,
+        )
 
 
 def refuse(report: dict[str, Any], timing: dict[str, Any], found: Verdict) -> None:
@@ -164,7 +206,9 @@ def refuse(report: dict[str, Any], timing: dict[str, Any], found: Verdict) -> No
     with stage.replacing(path) as aside:
         aside.write_text(json.dumps({**report, "latency": timing}, indent=1))
     faults = "\n  ".join(f"{name}: {'; '.join(faults)}" for name, faults in found.faults.items())
-    raise GateError(f"the gate refuses every candidate, nothing is released and the last release stands\n  {faults}\n  All figures: {path}")
+    raise GateError(
+        f"the gate refuses every candidate, nothing is released and the last release stands\n  {faults}\n  All figures: {path}"
+    )
 
 
 if __name__ == "__main__":

@@ -128,9 +128,13 @@ def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, 
         **{c.name: tf.constant(columns[c.name]) for c in encoder.numbers}, **words
     )["score"]
     encoded = encoder.encode(columns)
-    wanted = tf.reduce_mean(tf.sigmoid(network({key: tf.constant(value) for key, value in encoded.items()}, training=False)), axis=1)
+    wanted = tf.reduce_mean(
+        tf.sigmoid(network({key: tf.constant(value) for key, value in encoded.items()}, training=False)), axis=1
+    )
     if (gap := float(tf.reduce_max(tf.abs(said - wanted)))) > GRAPH_TOLERANCE:
-        raise DataError(f"the SavedModel answers golden rows {gap:.2g} apart from the encoder and the network; nothing was released")
+        raise DataError(
+            f"the SavedModel answers golden rows {gap:.2g} apart from the encoder and the network; nothing was released"
+        )
 
 
 def model_card(
@@ -147,21 +151,25 @@ def model_card(
     lines = [{"name": name, "bytes": None, **found} for name, found in quality["baselines"].items()]
     lines += [{"name": name, **found} for name, found in quality["candidates"].items()]
     own = slices[slices["model"] == chosen].sort_values("auc")
-    return report.ENVIRONMENT.overlay(autoescape=False).get_template("model_card.md").render(
-        **facts,
-        what=quality["candidates"][chosen]["what"],
-        bytes=quality["candidates"][chosen]["bytes"],
-        numbers=table.numbers,
-        categories=table.categories,
-        rows=quality["test_rows"],
-        test_from=preprocess.test_from,
-        confidence=quality["confidence"],
-        table=lines,
-        gate=gate,
-        least_rows=quality["least_slice_rows"],
-        weakest=own.head(WEAKEST).to_dict("records"),
-        snapshot=snapshot,
-        min_count=preprocess.min_count,
+    return (
+        report.ENVIRONMENT.overlay(autoescape=False)
+        .get_template("model_card.md")
+        .render(
+            **facts,
+            what=quality["candidates"][chosen]["what"],
+            bytes=quality["candidates"][chosen]["bytes"],
+            numbers=table.numbers,
+            categories=table.categories,
+            rows=quality["test_rows"],
+            test_from=preprocess.test_from,
+            confidence=quality["confidence"],
+            table=lines,
+            gate=gate,
+            least_rows=quality["least_slice_rows"],
+            weakest=own.head(WEAKEST).to_dict("records"),
+            snapshot=snapshot,
+            min_count=preprocess.min_count,
+        )
     )
 
 

@@ -19,6 +19,7 @@ from tasks.sources import file
 
 log = logging.getLogger("tasks.ingest")
 
+
 def ingest(sources: Sources, table: Table, *, lock: Path, raw: Path, snapshot: Path) -> None:
     """`raw` holds the table of the locked sources in a total order, so that the same sources give the same bytes."""
     locked = YAML(typ="safe").load(lock.read_text()) if lock.exists() else {}

@@ -34,7 +34,7 @@ def load_network(keras: ModuleType, folder: Path) -> tuple[NetworkSpec, Any]:
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """A .npz file of the arrays."""
     with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -36,7 +36,11 @@ def look(workspace: Path) -> list[str]:
         with replacing(lock) as aside:
             aside.write_text(text.getvalue())
     moved = [f"source {name!r} {_difference(old[name], new[name])}" for name in new if name in old and old[name] != new[name]]
-    return [*moved, *(f"source {name!r} is new" for name in new.keys() - old.keys()), *(f"source {name!r} is gone" for name in old.keys() - new.keys())]
+    return [
+        *moved,
+        *(f"source {name!r} is new" for name in new.keys() - old.keys()),
+        *(f"source {name!r} is gone" for name in old.keys() - new.keys()),
+    ]
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-
 from types import TracebackType
 from typing import Self
 
@@ -48,7 +47,9 @@ class Meter:
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
     )
-
-

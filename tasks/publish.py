@@ -30,7 +30,9 @@ def publish(workspace: Path) -> Release:
     """releases/VERSION holds the bundle, whole and verified, and releases/production.json names it."""
     release, new = put(workspace)
     get_run_logger().info("%s %s %s", "released" if new else "already released:", release.name, release.version)
-    create_markdown_artifact((workspace / BUNDLE / "model_card.md").read_text(), key="model-card", description=f"{release.name} {release.version}")
+    create_markdown_artifact(
+        (workspace / BUNDLE / "model_card.md").read_text(), key="model-card", description=f"{release.name} {release.version}"
+    )
     return release
 
 

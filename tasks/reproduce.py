@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import psutil
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -30,7 +32,7 @@ SECONDS_BETWEEN_UPDATES = 2.0
 # What DVC says of its own work, and what TensorFlow's C++ says whatever it is told.
 NOISE = re.compile(
     r"Running stage|> |Updating lock file|Use `dvc push`|To track the changes|To enable auto staging|\t(git add|dvc config)"
-    r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve` contains"
+    r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve`"
 )
 
 
@@ -126,10 +128,16 @@ def _stages(workspace: Path) -> dict[str, Any]:
 
 def run_child(stage: str, workspace: Path, log: Any) -> str:
     """Run `dvc repro` of the one stage, its lines streamed; returns its last words when it failed, else nothing."""
-    started = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     child = subprocess.Popen(
-        started, cwd=workspace, env=child_environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )  # fmt: skip
+        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        cwd=workspace,
+        env=child_environment(),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
     words: list[str] = []
     try:
         with replacing(workspace / CHILD) as aside:
@@ -165,7 +173,7 @@ def _follow(stage: str, log: Any) -> Any:
             if found and time.monotonic() - updated > SECONDS_BETWEEN_UPDATES:
                 updated, share = time.monotonic(), float(min(int(found[1]), 100))
                 if artifact is None:
-                    artifact = create_progress_artifact(share, key=f"progress-{stage}", description=line)
+                    artifact = cast("UUID", create_progress_artifact(share, key=f"progress-{stage}", description=line))
                 else:
                     update_progress_artifact(artifact, share, description=line)
 

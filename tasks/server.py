@@ -4,19 +4,18 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.automations import Automation
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, PREFECT_HOME
-from prefect.states import Crashed, State
+from prefect.states import Crashed
 
 from tasks.core.errors import TidemillError
 
@@ -49,7 +48,7 @@ def answers(url: str) -> bool:
     auth = PREFECT_API_AUTH_STRING.value()
     pair = tuple(auth.get_secret_value().split(":", 1)) if auth else None
     try:
-        answer = httpx.get(f"{url}/health", timeout=3, headers=headers, auth=pair)  # type: ignore[arg-type]
+        answer = httpx.get(f"{url}/health", timeout=3, headers=headers, auth=pair)
     except httpx.HTTPError:
         return False
     return answer.status_code == 200 and answer.json() is True
@@ -65,7 +64,9 @@ def start(url: str) -> None:
     # Not --background: that leaves the server writing into a closed pipe, and its first line of log ends it.
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     deadline = time.monotonic() + SECONDS_TO_START
     while not answers(url):
         if server.poll() is not None or time.monotonic() > deadline:
@@ -107,11 +108,11 @@ def watch_heartbeats() -> None:
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *ends},
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},  # type: ignore[arg-type]
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=3 * HEARTBEAT_SECONDS,  # type: ignore[arg-type]
+            within=3 * HEARTBEAT_SECONDS,
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat for 90 seconds: its process is gone")],
     ).create()

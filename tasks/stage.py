@@ -37,7 +37,7 @@ def main(step: Callable[..., None]) -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new network that it compiles
     if run := os.environ.get(RUN_PID):
         threading.Thread(target=_die_with, args=(int(run),), daemon=True).start()
-    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    name = Path(sys.argv[0]).stem
     parameters = inspect.signature(step).parameters.values()
     parser = argparse.ArgumentParser(prog=f"python -m tasks.{name}", description=inspect.getdoc(step))
     for parameter in parameters:

@@ -9,7 +9,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 def to_frame(table: pa.Table, *, time: str, numbers: tuple[str, ...]) -> pd.DataFrame:
     """The table as TFDV is to see it: numbers as float64 whatever their values, the time (no feature) left out."""
     frame = table.drop([time]).to_pandas()
-    return frame.astype({name: "float64" for name in numbers})
+    return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def describe(frame: pd.DataFrame) -> statistics_pb2.DatasetFeatureStatisticsList:

@@ -23,7 +23,9 @@ log = logging.getLogger("tasks.train")
 LOGS = Path("logs")  # TensorBoard's; outside DVC, since event files carry the time of day
 
 
-def train_model(seed: int, network: Network, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path) -> None:
+def train_model(
+    seed: int, network: Network, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path
+) -> None:
     """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
     chosen = Hyperparameters(**json.loads(hparams.read_text()))
     spec = teacher_spec(load_encoder(features), network, chosen)

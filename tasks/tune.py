@@ -45,7 +45,9 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
         trials=tune.trials,
         seed=seed,
         done=done,
-        run=lambda one: run_trial(one, seed, network, tune, encoder, rows, validation, f"trial {len(finished) + 1} of {tune.trials}"),
+        run=lambda one: run_trial(
+            one, seed, network, tune, encoder, rows, validation, f"trial {len(finished) + 1} of {tune.trials}"
+        ),
         go_on=lambda: not finished or time.monotonic() < deadline,
     ):
         finished.append(trial)
@@ -53,7 +55,9 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
             append_journal(journal, trial)
             log.info("trial %s of %s: validation loss %.5f", len(finished), tune.trials, trial.loss)
     if len(finished) < tune.trials:
-        log.warning("stopped after %s of %s trials: tune.minutes = %g is over, or the space is", len(finished), tune.trials, tune.minutes)
+        log.warning(
+            "stopped after %s of %s trials: tune.minutes = %g is over, or the space is", len(finished), tune.trials, tune.minutes
+        )
 
     best = min(finished, key=lambda trial: trial.loss)
     if not np.isfinite(best.loss):

@@ -38,8 +38,10 @@ def validate_table(
     """`valid` holds the rows that keep every rule, `quarantine` the others with the rule; or nothing, and a DataError."""
     frozen = load_schema(schema)
     rows = pa.concat_tables(read_shards(raw))
-    roles = {"time": table.time, "target": table.target, "numbers": table.numbers, "categories": table.categories}
-    refuse("has the wrong kind of values", contract.check_kinds(rows, **roles))
+    refuse(
+        "has the wrong kind of values",
+        contract.check_kinds(rows, time=table.time, target=table.target, numbers=table.numbers, categories=table.categories),
+    )
     frame = rows.to_pandas()
     broken = break_rules(frame, validate.rules, table.numbers)
     bad = np.any([mask for _, mask in broken], axis=0)
@@ -113,7 +115,9 @@ def rows_breaking(values: pd.Series, rule: Rule) -> np.ndarray[Any, Any]:
     except pa_rules.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         if cases["index"].isna().any():
-            raise DataError(f"column {rule.column!r}: rule {words(rule)!r} cannot be applied to {values.dtype}: {cases['failure_case'].iloc[0]}") from errors
+            raise DataError(
+                f"column {rule.column!r}: rule {words(rule)!r} cannot be applied to {values.dtype}: {cases['failure_case'].iloc[0]}"
+            ) from errors
         broken[cases["index"].astype(int).unique()] = True
     return broken
 
@@ -177,13 +181,21 @@ def check_target(frame: pd.DataFrame, target: str) -> None:
     values = frame[target]
     if classes := set(values.unique()) - {0, 1}:
         broken = ~values.isin([0, 1]).to_numpy()
-        refuse("has a target that is not 0 or 1", [contract.violation(target, f"found {sorted(map(str, classes))[:3]}", values.to_numpy(), broken)])
+        refuse(
+            "has a target that is not 0 or 1",
+            [contract.violation(target, f"found {sorted(map(str, classes))[:3]}", values.to_numpy(), broken)],
+        )
     if values.nunique() < 2:
         everywhere = np.ones(len(values), bool)
-        refuse("cannot teach: its target has one class only", [contract.violation(target, "expected both 0 and 1", values.to_numpy(), everywhere)])
+        refuse(
+            "cannot teach: its target has one class only",
+            [contract.violation(target, "expected both 0 and 1", values.to_numpy(), everywhere)],
+        )
 
 
-def write_quarantine(rows: pa.Table, broken: list[tuple[Rule, np.ndarray[Any, Any]]], bad: np.ndarray[Any, Any], folder: Path) -> None:
+def write_quarantine(
+    rows: pa.Table, broken: list[tuple[Rule, np.ndarray[Any, Any]]], bad: np.ndarray[Any, Any], folder: Path
+) -> None:
     """The bad rows with a column `rule` that names every rule they broke; an empty shard when there are none."""
     places = np.flatnonzero(bad)
     names = ["; ".join(f"{rule.column}: {words(rule)}" for rule, mask in broken if mask[place]) for place in places]

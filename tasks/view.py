@@ -86,7 +86,9 @@ class LiveView:
         table.add_column(overflow="ellipsis", no_wrap=True)
         for stage, line in self.lines.items():
             running = line.outcome == "running"
-            mark: RenderableType = self.spinner if running else Text({"": " ", "Failed": "x"}.get(line.outcome, "+"), COLOURS[line.outcome])
+            mark: RenderableType = (
+                self.spinner if running else Text({"": " ", "Failed": "x"}.get(line.outcome, "+"), COLOURS[line.outcome])
+            )
             seconds = time.monotonic() - line.started if running else line.seconds
             name = Text(stage, "bold" if running else "" if line.outcome else "dim")
             shown = f"{seconds:.1f} s" if seconds is not None else ""

@@ -37,4 +37,6 @@ def _one_hot(rows: Rows, sizes: tuple[int, ...]) -> sparse.csr_matrix:
     count, width = places.shape
     ones = np.ones(count * width, np.float32)
     pointers = np.arange(0, count * width + 1, width)
-    return sparse.hstack([sparse.csr_matrix(rows.num), sparse.csr_matrix((ones, places.ravel(), pointers), (count, sum(sizes)))]).tocsr()
+    return sparse.hstack(
+        [sparse.csr_matrix(rows.num), sparse.csr_matrix((ones, places.ravel(), pointers), (count, sum(sizes)))]
+    ).tocsr()

@@ -9,10 +9,18 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 BLUE, ORANGE, GREY, GREEN, RED = "#2f7fb8", "#d9772b", "#8a97a3", "#3a8f5c", "#b3401f"
 plt.rcParams.update(
-    {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6eaee", "axes.axisbelow": True}
+    {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e6eaee",
+        "axes.axisbelow": True,
+    }
 )
 
 
@@ -36,31 +44,40 @@ def plot_trials(trials: Sequence[tuple[dict[str, Any], float]]) -> bytes:
 
 
 def plot_quality(
-    points: Sequence[tuple[str, float, float, float, float, int]], chosen: str, slowest: float, lowest: float, baselines: dict[str, float]
+    points: Sequence[tuple[str, float, float, float, float, int]],
+    chosen: str,
+    slowest: float,
+    lowest: float,
+    baselines: dict[str, float],
 ) -> bytes:
     """AUC with its interval against microseconds and against bytes; (name, auc, low, high, microseconds, bytes) a candidate.
 
     The shaded corner is where the gate lets a candidate pass; baselines are horizontal lines.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
-    styles = {name: (marker, ORANGE if name == chosen else BLUE) for (name, *_), marker in zip(points, "os^vDPX*" * 4, strict=False)}
-    for axis, place, unit in zip(axes, (4, 5), ("microseconds for one row, network alone", "kilobytes"), strict=True):
-        for point in points:
-            name, auc, low, high = point[:4]
-            x = point[place] / (1000 if place == 5 else 1)
+    styles = {
+        name: (marker, ORANGE if name == chosen else BLUE) for (name, *_), marker in zip(points, "os^vDPX*" * 4, strict=False)
+    }
+    for axis, unit in zip(axes, ("microseconds for one row, network alone", "kilobytes"), strict=True):
+        for name, auc, low, high, microseconds, size in points:
+            x = microseconds if axis is axes[0] else size / 1000
             marker, colour = styles[name]
             label = f"{name} (chosen)" if name == chosen else name
-            axis.errorbar(x, auc, [[auc - low], [high - auc]], fmt=marker, color=colour, ecolor="#c3ccd4", markersize=8, label=label, zorder=3)
+            axis.errorbar(
+                x, auc, [[auc - low], [high - auc]], fmt=marker, color=colour, ecolor="#c3ccd4", markersize=8, label=label, zorder=3
+            )
         for name, value in baselines.items():
             axis.axhline(value, color=GREY, linestyle="--", linewidth=1)
             axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
         axis.set(xlabel=unit, xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("{x:g}" if place == 4 else "")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.axhline(lowest, color=GREEN, linewidth=1)
     axes[0].axvline(slowest, color=GREEN, linewidth=1)
     axes[0].set(ylabel="AUC on the test part")
-    axes[0].annotate("gate", (0.01, lowest), xycoords=("axes fraction", "data"), va="bottom", color=GREEN)
+    for axis in axes:
+        axis.annotate("gate", (0.99, lowest), xycoords=("axes fraction", "data"), ha="right", va="top", color=GREEN)
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle("Quality against latency and size")
     return _png(figure)

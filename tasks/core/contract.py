@@ -31,9 +31,7 @@ def violation(column: str, rule: str, values: Sequence[Any] | NDArray[Any], brok
     return Violation(column, rule, len(places), tuple(f"row {place}: {values[place]!r}" for place in places[:3]))
 
 
-def check_kinds(
-    table: pa.Table, *, time: str, target: str, numbers: Sequence[str], categories: Sequence[str]
-) -> list[Violation]:
+def check_kinds(table: pa.Table, *, time: str, target: str, numbers: Sequence[str], categories: Sequence[str]) -> list[Violation]:
     """Columns whose type is not what their role in params.yaml demands, by how many values cannot be read as that."""
     kinds = {
         time: "a timestamp",
@@ -67,7 +65,7 @@ def _is_kind(type_: pa.DataType, kind: str) -> bool:
 def _unreadable(values: pa.ChunkedArray, kind: str) -> NDArray[np.bool_]:
     """Rows with a value that is not of the kind; all rows with a value where no single one is to blame."""
     frame = values.to_pandas()
-    present = frame.notna().to_numpy()
+    present: NDArray[np.bool_] = frame.notna().to_numpy()
     if kind == "a number":
         broken = present & pd.to_numeric(frame, errors="coerce").isna().to_numpy()
     elif kind == "a timestamp":

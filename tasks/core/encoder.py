@@ -40,7 +40,7 @@ class Encoder:
     @property
     def names(self) -> list[str]:
         """Every raw column, in the order in which it is encoded."""
-        return [column.name for column in (*self.numbers, *self.categories)]
+        return [*(column.name for column in self.numbers), *(column.name for column in self.categories)]
 
     @property
     def width(self) -> int:
@@ -87,10 +87,7 @@ class Encoder:
         """The encoder that `to_json` described; TypeError or KeyError when the document is not one."""
         return cls(
             tuple(NumberColumn(**{**column, "edges": tuple(column["edges"])}) for column in document["numbers"]),
-            tuple(
-                CategoryColumn(**{**column, "vocabulary": tuple(column["vocabulary"])})
-                for column in document["categories"]
-            ),
+            tuple(CategoryColumn(**{**column, "vocabulary": tuple(column["vocabulary"])}) for column in document["categories"]),
         )
 
 
@@ -103,7 +100,8 @@ def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
         return np.zeros(len(value))
     low = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
     share = np.clip((value - edges[low]) / (edges[low + 1] - edges[low]), 0.0, 1.0)
-    return (low + share) / (len(edges) - 1) * 2.0 - 1.0
+    placed: NDArray[np.float64] = (low + share) / (len(edges) - 1) * 2.0 - 1.0
+    return placed
 
 
 def fit_encoder(

@@ -57,7 +57,10 @@ def _faults(one: Measured, limits: Limits, teacher_auc: float, baselines: Mappin
             f"over {limits.max_microseconds:g} microseconds for one row",  # the figure itself varies from run to run
         ),
         *(
-            (one.log_loss < baselines[name], f"log loss {one.log_loss:.4f}, below that of the {name} baseline ({baselines[name]:.4f}) wanted")
+            (
+                one.log_loss < baselines[name],
+                f"log loss {one.log_loss:.4f}, below that of the {name} baseline ({baselines[name]:.4f}) wanted",
+            )
             for name in limits.beats
         ),
     ]

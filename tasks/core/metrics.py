@@ -66,7 +66,8 @@ def bootstrap(
 
 def _losses(target: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
     p = np.clip(np.asarray(scores, np.float64), 1e-7, 1 - 1e-7)
-    return -(target * np.log(p) + (1 - target) * np.log1p(-p))
+    losses: NDArray[np.float64] = -(target * np.log(p) + (1 - target) * np.log1p(-p))
+    return losses
 
 
 def _bins(target: NDArray[Any], scores: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -11,7 +11,11 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tasks.core.contract import Violation
 
 ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
@@ -38,7 +42,10 @@ def render(
     target: str,
 ) -> str:
     """The page as text. `rate` is the target's mean for each week: (first day, share, rows)."""
-    features = sorted(statistics.datasets[0].features, key=lambda feature: list(roles).index(feature.path.step[0]) if feature.path.step[0] in roles else len(roles))
+    features = sorted(
+        statistics.datasets[0].features,
+        key=lambda feature: list(roles).index(feature.path.step[0]) if feature.path.step[0] in roles else len(roles),
+    )
     columns = [_column(feature, roles.get(feature.path.step[0], "kept")) for feature in features]
     order = {"target": 0, "number": 1, "category": 2, "slice": 3, "kept": 4}
     columns.sort(key=lambda column: order[column.role])

@@ -23,7 +23,9 @@ class Trial:
     loss: float
 
 
-def define_space(ranges: dict[str, tuple[float, float, float]], width: tuple[int, ...], layers: tuple[int, ...]) -> kt.HyperParameters:
+def define_space(
+    ranges: dict[str, tuple[float, float, float]], width: tuple[int, ...], layers: tuple[int, ...]
+) -> kt.HyperParameters:
     """A KerasTuner space: (low, high, default) of each range, searched on a log scale; of choices the middle is the default."""
     space = kt.HyperParameters()
     for name, (low, high, default) in ranges.items():
@@ -48,7 +50,7 @@ def search(
     The oracle is made anew and told every result in order, so a search that was killed asks for exactly the trials that an
     undisturbed one would have (its own reload skips or repeats trials, keras-tuner issues 439 and 596).
     """
-    with _oracle(kind, space, trials, seed) as oracle:
+    with _Oracle(kind, space, trials, seed) as oracle:
         for number in range(trials):
             asked = oracle.create_trial("tuner") if number else _default_trial(oracle, space)
             if asked.hyperparameters is None:  # the space is exhausted
@@ -72,7 +74,7 @@ def _default_trial(oracle: kt.Oracle, space: kt.HyperParameters) -> KerasTunerTr
     return trial
 
 
-class _oracle:
+class _Oracle:
     """An oracle with a folder of its own for what it insists on writing."""
 
     def __init__(self, kind: Literal["bayesian", "random"], space: kt.HyperParameters, trials: int, seed: int) -> None:

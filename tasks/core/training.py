@@ -128,7 +128,7 @@ class Training:
 def _compile_steps(model: Any, optimizer: Any) -> Any:
     """A compiled function of [step, batch, ...] arrays that takes all the steps and returns their mean loss."""
 
-    @tf.function(jit_compile=True)  # type: ignore[misc]
+    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
     def run(num: Any, cat: Any, target: Any) -> Any:
         total = tf.zeros(())
         for step in tf.range(tf.shape(num)[0]):
@@ -146,7 +146,7 @@ def _compile_steps(model: Any, optimizer: Any) -> Any:
 def predict(model: Any, rows: Rows) -> NDArray[np.float32]:
     """Probability of class 1 for each row: the mean over the members."""
 
-    @tf.function(jit_compile=True)  # type: ignore[misc]
+    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
     def score(num: Any, cat: Any) -> Any:
         return tf.reduce_mean(tf.sigmoid(model({"num": num, "cat": cat}, training=False)), axis=1)
 
