@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import Flow
 from prefect.context import refresh_global_settings_context
@@ -25,7 +24,7 @@ from tasks.publish import Release
 EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 4 refused by the gate, 5 busy, 130 and 143 stopped"
 
 
-def main(flow: Flow[..., Any], stages: Sequence[str]) -> None:
+def main(flow: Flow[..., Release], stages: Sequence[str]) -> None:
     """Parse the command line, run the flow, exit."""
     parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description, epilog=EXITS)
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml and dvc.yaml (here)")
@@ -35,7 +34,7 @@ def main(flow: Flow[..., Any], stages: Sequence[str]) -> None:
     sys.exit(run(flow, stages, args.workspace.resolve(), args.settings, args.offline))
 
 
-def run(flow: Flow[..., Any], stages: Sequence[str], workspace: Path, settings: list[str], offline: bool) -> int:
+def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settings: list[str], offline: bool) -> int:
     """Run the flow against a server that keeps its history; returns the exit code."""
     try:
         check(workspace, settings)
@@ -51,7 +50,7 @@ def run(flow: Flow[..., Any], stages: Sequence[str], workspace: Path, settings: 
     server.watch_heartbeats()
     try:
         with claim.terminable(), view.showing(list(stages)):
-            release: Release = flow(workspace=workspace, settings=settings, offline=offline)
+            release = flow(workspace=workspace, settings=settings, offline=offline)
     except TidemillError as error:
         return fail(error)
     except (claim.Terminated, KeyboardInterrupt) as stop:

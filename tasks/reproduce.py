@@ -69,10 +69,14 @@ def reproduce(stage: str, workspace: Path) -> State[dict[str, str]]:
 
 def explain(stage: str, workspace: Path) -> list[str]:
     """Why DVC would run the stage, one phrase for each input, parameter, code file or output that changed; empty if nothing."""
-    from dvc.repo import Repo  # half a second that only a run needs
+    from dvc.exceptions import DvcException  # half a second that only a run needs
+    from dvc.repo import Repo
 
-    with contextlib.chdir(workspace), Repo() as repo:
-        status = repo.status(targets=[stage])
+    try:
+        with contextlib.chdir(workspace), Repo() as repo:
+            status = repo.status(targets=[stage])
+    except DvcException as error:
+        raise TidemillError(f"{stage}: DVC: {error}") from error
     locked = _stages(workspace).get(stage)
     if status and locked is None:
         return ["never ran"]
