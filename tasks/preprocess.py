@@ -14,8 +14,8 @@ from tasks.core.contract import required_columns
 from tasks.core.encoder import fit_encoder
 from tasks.core.errors import DataError
 from tasks.features import save_rows
+from tasks.frozen import load_schema
 from tasks.params import Preprocess, Table
-from tasks.schema import load_schema
 from tasks.shards import read_shards, write_shards
 
 log = logging.getLogger("tasks.preprocess")

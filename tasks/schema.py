@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 
-from tasks import stage
+from tasks import stage, statistics
 from tasks.core.errors import DataError
 from tasks.params import Table
 from tasks.shards import read_shards
@@ -17,8 +16,6 @@ log = logging.getLogger("tasks.schema")
 
 def infer_schema(table: Table, *, raw: Path, schema: Path) -> None:
     """`schema` exists; one that was there before is left as it is."""
-    from tasks import statistics
-
     if schema.exists():
         raise DataError(f"{schema} exists and is frozen; edit it, or delete it to infer it anew")
     frame = statistics.to_frame(pa.concat_tables(read_shards(raw)), time=table.time, numbers=table.numbers)
@@ -26,14 +23,6 @@ def infer_schema(table: Table, *, raw: Path, schema: Path) -> None:
     with stage.replacing(schema) as aside:
         aside.write_text(text_format.MessageToString(inferred))
     log.info("inferred %s columns; review %s and commit it", len(inferred.feature), schema)
-
-
-def load_schema(path: Path) -> schema_pb2.Schema:
-    """The frozen schema; DataError when the file is none."""
-    try:
-        return text_format.Parse(path.read_text(), schema_pb2.Schema())
-    except (OSError, text_format.ParseError) as error:
-        raise DataError(f"{path} is no schema: {error}; take it back from git, or delete it to infer it anew") from error
 
 
 if __name__ == "__main__":

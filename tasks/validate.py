@@ -16,8 +16,8 @@ from tasks import stage, statistics
 from tasks.core import contract, report
 from tasks.core.contract import Violation
 from tasks.core.errors import DataError
+from tasks.frozen import load_schema
 from tasks.params import Rule, Table, Validate
-from tasks.schema import load_schema
 from tasks.shards import read_shards, write_shards
 
 log = logging.getLogger("tasks.validate")
