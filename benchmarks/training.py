@@ -20,7 +20,9 @@ def main() -> None:
     """Needs data/features: `python -m flows.train` makes it."""
     rows, validation = load_rows(FEATURES, "train"), load_rows(FEATURES, "validation").head(BATCH)
     spec = NetworkSpec(*load_encoder(FEATURES).sizes, bins=16, embedding=8, hidden=(128, 128), members=1, dropout=0.2)
-    table = Table("loop", "rows/s, median", "ratio to fit", title=f"{build(keras, spec).count_params():,} parameters, batch {BATCH:,}")
+    table = Table(
+        "loop", "rows/s, median", "ratio to fit", title=f"{build(keras, spec).count_params():,} parameters, batch {BATCH:,}"
+    )
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     rates = {}
     for name, jit in (("keras fit", False), ("keras fit, XLA", True)):

@@ -135,7 +135,12 @@ def fine_tune(model: Any, compress: Compress, taught: Rows, seed: int, callbacks
 
 def plain_weights(model: Any) -> list[NDArray[Any]]:
     """The weights that the builder's network has, without what quantisation-aware training adds to them."""
-    return [np.asarray(weight) for layer in model.layers for weight in getattr(layer, "layer", layer).trainable_weights]
+    # tfmot's wrapper takes the kernel over from the layer and lists it after the bias.
+    return [
+        np.asarray(weight)
+        for layer in model.layers
+        for weight in sorted(layer.trainable_weights, key=lambda weight: "bias" in weight.name)
+    ]
 
 
 def share_of_zeros(model: Any) -> float:

@@ -15,7 +15,7 @@ from tasks import stage
 from tasks.core.errors import DataError
 from tasks.params import Sources, Table
 from tasks.shards import SHARD_ROWS, column_names, count_rows, read_parquet, write_shards
-from tasks.sources import file
+from tasks.sources import file, landing
 
 log = logging.getLogger("tasks.ingest")
 
@@ -60,7 +60,7 @@ def _landed(name: str, sources: Sources, sha256: str) -> Path:
     if not parquet.exists():
         for old in parquet.parent.glob(f"{name}-*.parquet"):
             old.unlink()
-        file.land(name, sources[name], parquet)
+        landing.land(name, sources[name], parquet)
     log.info("%s: %s rows", name, f"{count_rows(parquet):,}")
     return parquet
 
@@ -72,7 +72,7 @@ def _query(db: duckdb.DuckDBPyConnection, table: Table, landed: dict[str, Path])
     except duckdb.BinderException as error:
         raise DataError(_missing_column(str(error), landed)) from error
     except duckdb.Error as error:
-        raise DataError(f"table.query: {file.first_line(error)}") from error
+        raise DataError(f"table.query: {landing.first_line(error)}") from error
     wanted = [table.time, table.target, *table.numbers, *table.categories, *table.slices]
     if absent := sorted(set(wanted) - set(relation.columns)):
         raise DataError(f"table.query gives no column {absent}, which params.yaml names; it gives {relation.columns}")
@@ -81,7 +81,7 @@ def _query(db: duckdb.DuckDBPyConnection, table: Table, landed: dict[str, Path])
 
 def _missing_column(message: str, landed: dict[str, Path]) -> str:
     """Which column the sources lack, what it may be called now, in how many rows, and what three of them hold."""
-    head = file.first_line(Exception(message))
+    head = landing.first_line(Exception(message))
     found = re.search(r'column named "([^"]+)"|column "([^"]+)"', head)
     if not found:
         return f"table.query does not fit the sources: {head}"

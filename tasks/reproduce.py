@@ -33,6 +33,7 @@ SECONDS_BETWEEN_UPDATES = 2.0
 NOISE = re.compile(
     r"Running stage|> |Updating lock file|Use `dvc push`|To track the changes|To enable auto staging|\t(git add|dvc config)"
     r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve`"
+    r"|Unable to import IPython|TFDV visualization APIs"
 )
 
 
