@@ -40,4 +40,4 @@ def train(workspace: Path, settings: list[str] | None = None, offline: bool = Fa
 
 
 if __name__ == "__main__":
-    command.main(train, STAGES)
+    command.main(train, ("poll", *STAGES))

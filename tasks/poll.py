@@ -8,6 +8,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
+from tasks import view
+from tasks.core.errors import TidemillError
 from tasks.params import Params
 from tasks.sources import file
 from tasks.stage import replacing
@@ -18,8 +20,17 @@ HEADER = "# What each source was when a run last looked; written by the poll, ke
 @task(cache_policy=NO_CACHE, task_run_name="poll")
 def poll(workspace: Path) -> list[str]:
     """sources.lock names the sources' present content; returns what moved, in words, and is empty when nothing did."""
-    moved = look(workspace)
-    get_run_logger().info("%s", "; ".join(moved) or "no source has moved")
+    shown = view.current()
+    shown.begin("poll", "looks at the sources")
+    try:
+        moved = look(workspace)
+    except TidemillError:
+        shown.end("poll", "Failed", "")
+        raise
+    said = "; ".join(moved) or "no source has moved"
+    get_run_logger().info(said)
+    shown.line("poll", said)
+    shown.end("poll", "Completed", said)
     return moved
 
 

@@ -66,8 +66,9 @@ def test_few_bad_rows_go_to_quarantine_with_their_rule(workspace: Workspace) -> 
     import pyarrow.parquet as pq
 
     workspace.rewrite("flights", put("distance", "-5", 500))
-    assert workspace.run("-m", "dvc", "repro", "validate").returncode != 0  # the lock does not name this content
-    done = workspace.train("--set", "tune.trials=1")
+    look = "from pathlib import Path; from tasks.poll import look; look(Path())"
+    assert workspace.run("-c", look).returncode == 0
+    done = workspace.run("-m", "dvc", "repro", "validate")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(workspace.path / "data/quarantine").to_pylist()
     assert 60 < len(rows) < 90

@@ -159,19 +159,17 @@ def test_bad_params_start_nothing(workspace: Workspace) -> None:
 
 
 def test_second_run_in_a_workspace_is_refused_with_pid_and_run(workspace: Workspace) -> None:
-    holder = workspace.start("-m", "flows.train", "--set", "train.epochs=1")
-    assert holder.stdout is not None
-    for line in holder.stdout:
-        if line.startswith("train: runs"):
-            break
-    try:
+    with workspace.start("-m", "flows.train", "--set", "train.epochs=1") as holder:
+        assert holder.stdout is not None
+        for line in holder.stdout:
+            if line.startswith("train: runs"):
+                break
         second = workspace.train()
-        assert second.returncode == 5
-        assert f"pid {holder.pid}" in second.stderr
-    finally:
         holder.terminate()
         holder.stdout.read()
-    assert holder.wait(60) == 143
+    assert second.returncode == 5
+    assert f"pid {holder.pid}" in second.stderr
+    assert holder.returncode == 143
 
 
 @pytest.mark.parametrize("command", [["-m", "flows.train"], ["-m", "serving"]])

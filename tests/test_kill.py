@@ -1,0 +1,160 @@
+"""kill -9 at any moment: one plain rerun gives what an undisturbed run gives, and goes on from where it was."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.context import refresh_global_settings_context
+
+from tasks.core.errors import TidemillError
+from tasks.reproduce import LOCK_COPY, heal
+from tests.conftest import Workspace, hashes, states
+
+pytestmark = pytest.mark.slow
+
+
+def stage_process(module: str) -> psutil.Process | None:
+    """The process that runs the stage in this machine's newest run of it."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if command[-1:] != [] and module in command and "-m" in command:
+            return process
+    return None
+
+
+def kill_stage_after(workspace: Workspace, module: str, line: str, *flags: str) -> str:
+    """Run the flow, kill -9 the stage's process as soon as it says the line; returns what was said."""
+    said = []
+    with workspace.start("-m", "flows.train", *flags) as run:
+        assert run.stdout is not None
+        for text in run.stdout:
+            said.append(text)
+            if line in text:
+                process = stage_process(module)
+                assert process is not None
+                process.send_signal(signal.SIGKILL)
+                break
+        said.append(run.stdout.read())
+    assert run.returncode == 1, "".join(said)
+    return "".join(said)
+
+
+def test_killed_tune_goes_on_after_its_finished_trials(workspace: Workspace) -> None:
+    said = kill_stage_after(workspace, "tasks.tune", "trial 1 of 3: validation", "--set", "tune.trials=3")
+    assert "tune was killed" in said
+    assert "Traceback" not in said
+    assert not (workspace.path / "models/hparams.json").exists()
+    again = workspace.run("-m", "dvc", "repro", "--single-item", "tune")
+    assert "going on after 1 finished trials" in again.stdout
+    resumed = (workspace.path / "reports/trials.csv").read_text()
+    undisturbed = workspace.run("-m", "dvc", "repro", "--single-item", "--force", "tune")
+    assert "trial 1 of 3" not in undisturbed.stdout  # the journal of equal inputs serves it too
+    (workspace.path / ".cache/tune").rename(workspace.path / "old")
+    workspace.run("-m", "dvc", "repro", "--single-item", "--force", "--no-run-cache", "tune")
+    assert (workspace.path / "reports/trials.csv").read_text() == resumed
+
+
+def test_killed_train_goes_on_from_its_checkpoint_to_the_same_weights(workspace: Workspace) -> None:
+    kill_stage_after(workspace, "tasks.train", "epoch 2 of 4", "--set", "train.epochs=4")
+    assert not (workspace.path / "models/teacher").exists()
+    again = workspace.run("-m", "dvc", "repro", "--single-item", "train")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "going on after epoch 2" in again.stdout
+    assert "epoch 1 of 4" not in again.stdout
+    resumed = (workspace.path / "models/teacher/weights.npz").read_bytes()
+    (workspace.path / ".cache/train").rename(workspace.path / "old")
+    fresh = workspace.run("-m", "dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
+    assert "epoch 1 of 4" in fresh.stdout
+    assert (workspace.path / "models/teacher/weights.npz").read_bytes() == resumed
+
+
+def test_whole_run_killed_at_random_moments_then_rerun_equals_undisturbed(workspace: Workspace) -> None:
+    wanted = hashes(workspace.path)
+    for path in (
+        "dvc.lock",
+        ".dvc/cache",
+        ".cache",
+        "models",
+        "reports",
+        "data/raw",
+        "data/valid",
+        "data/quarantine",
+        "data/features",
+    ):
+        (workspace.path / path).rename(workspace.path / f"old_{path.replace('/', '_').lstrip('.')}")
+    chance = random.Random(5)
+    for _ in range(int(os.environ.get("KILLS", "4"))):
+        with workspace.start("-m", "flows.train") as run:
+            time.sleep(chance.uniform(2.5, 16))
+            run.kill()
+    done = workspace.train()
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = hashes(workspace.path)
+    assert {path for path in wanted if made[path] != wanted[path]} == set()
+    assert set(states(workspace.train().stdout).values()) == {"Cached"}
+    assert unfinished_runs(workspace) == []
+
+
+def unfinished_runs(workspace: Workspace) -> list[str]:
+    """Runs that the server still takes for running in this workspace."""
+    before = os.environ.copy()
+    os.environ.update({key: workspace.environment[key] for key in ("PREFECT_API_URL", "PREFECT_HOME")})
+    refresh_global_settings_context()
+    try:
+        with get_client(sync_client=True) as client:
+            runs = client.read_flow_runs()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        refresh_global_settings_context()
+    mine = [run for run in runs if str(workspace.path.resolve()) in run.name]
+    assert mine
+    return [run.name for run in mine if run.state is None or not run.state.is_final()]
+
+
+def test_terminated_run_exits_143_and_is_cancelled(workspace: Workspace) -> None:
+    with workspace.start("-m", "flows.train", "--set", "train.epochs=1") as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("train: runs"):
+                break
+        run.terminate()
+        rest = run.stdout.read()
+    assert run.returncode == 143
+    assert "stopped; the next run goes on from here" in rest
+    assert unfinished_runs(workspace) == []
+    assert stage_process("tasks.train") is None
+
+
+def test_heal_puts_back_files_that_dvc_was_writing(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    whole = "schema: '2.0'\nstages:\n  ingest:\n    cmd: python\n"
+    (tmp_path / LOCK_COPY).write_text(whole)
+    (tmp_path / "dvc.lock").write_text(whole[:20])
+    (tmp_path / ".dvc/tmp/rwlock").write_text('{"read": {')
+    heal(tmp_path)
+    assert (tmp_path / "dvc.lock").read_text() == whole
+    assert not (tmp_path / ".dvc/tmp/rwlock").exists()
+
+
+def test_replacing_leaves_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None:
+    from tasks.stage import replacing
+
+    path = tmp_path / "model.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replacing(path) as aside:
+            aside.write_text("half")
+            raise TidemillError("no more")
+
+    with pytest.raises(TidemillError):
+        write_half()
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["model.json"]
