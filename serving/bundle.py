@@ -12,6 +12,7 @@ import numpy as np
 from tasks.core.encoder import Encoder
 from tasks.core.runtime import Network
 
+USED = ("model.tflite", "encoder.json", "golden.json", "model_card.md")
 GOLDEN_TOLERANCE = 1e-3  # kernels of other processors round differently; a wrong model differs by more
 
 
@@ -48,8 +49,8 @@ def load_bundle(folder: Path) -> Bundle:
     """The bundle in the folder; BundleError when a file is missing, changed, or answers golden rows otherwise."""
     manifest = _read(folder / "manifest.json")
     try:
-        for path, mark in manifest["files"].items():
-            _verify(folder / path, mark["sha256"])
+        for path in {*USED, *manifest["files"]}:
+            _verify(folder / path, manifest["files"][path]["sha256"])
         golden = _read(folder / "golden.json")
         bundle = Bundle(
             name=manifest["name"],
@@ -62,10 +63,13 @@ def load_bundle(folder: Path) -> Bundle:
             predictions=golden["predictions"],
             card=(folder / "model_card.md").read_text(encoding="utf-8"),
         )
-    except (KeyError, TypeError) as error:
+        if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
+            raise BundleError(f"{folder} has {len(bundle.golden)} golden rows and {len(bundle.predictions)} answers to them")
+    except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder} is no bundle of this format: {error!r}") from error
-    gap = max(abs(said - wanted) for said, wanted in zip(bundle.predict(bundle.golden), bundle.predictions, strict=True))
-    if not gap <= GOLDEN_TOLERANCE:
+    answers = bundle.predict(bundle.golden)
+    if not np.allclose(answers, bundle.predictions, rtol=0, atol=GOLDEN_TOLERANCE):  # NaN equals nothing
+        gap = np.max(np.abs(np.subtract(answers, bundle.predictions)))
         raise BundleError(f"{folder} answers its golden rows {gap:.2g} apart from what it recorded; it is not served")
     return bundle
 

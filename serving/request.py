@@ -45,6 +45,7 @@ def find_faults(row: Any, encoder: Encoder, where: str) -> list[tuple[str, str]]
     if not isinstance(row, dict):
         return [(where, f"expected an object of named values, found {_kind(row)}")]
     faults = []
+    known = set(encoder.names)
     for column in encoder.numbers:
         value = row.get(column.name)
         if value is None:
@@ -59,7 +60,7 @@ def find_faults(row: Any, encoder: Encoder, where: str) -> list[tuple[str, str]]
                 faults.append((f"{where}.{category.name}", "required, a string"))
         elif not isinstance(word, str):
             faults.append((f"{where}.{category.name}", f"expected a string, found {_kind(word)}"))
-    for name in row.keys() - set(encoder.names):
+    for name in (name for name in row if name not in known):
         close = difflib.get_close_matches(name[:100], encoder.names, n=1)
         faults.append((f"{where}.{name[:100]}", "unknown field" + (f"; did you mean {close[0]!r}?" if close else "")))
     return faults

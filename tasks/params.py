@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from tasks.core.errors import ParamsError
 
@@ -214,11 +214,7 @@ class Params(Section):
     @classmethod
     def load(cls, path: Path) -> "Params":
         """The checked content of the file; ParamsError with one line for the first value that is not allowed."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParamsError(f"{path}: cannot be read ({error}); a workspace needs a params.yaml") from error
-        return cls.parse(text, str(path))
+        return cls.parse(read_params(path), str(path))
 
     @classmethod
     def parse(cls, text: str, where: str) -> "Params":
@@ -228,11 +224,23 @@ class Params(Section):
         except MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
             raise ParamsError(f"{where}{line}: not YAML: {error.problem or error.context}") from error
+        except (YAMLError, TypeError, RecursionError) as error:
+            raise ParamsError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
         try:
             # JSON mode keeps strictness (no "3" for 3) yet takes lists for tuples and dates as YAML writes them.
             return cls.model_validate_json(json.dumps(document, default=str))
         except ValidationError as error:
-            raise ParamsError(f"{where}: {_explain(error, document)}") from error
+            raise ParamsError(f"{where}: {_explain(error)}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ParamsError(f"{where}: {error}; expected plain values under named keys") from error
+
+
+def read_params(path: Path) -> str:
+    """The file's text, its line ends as they are; ParamsError when it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: cannot be read ({error}); a workspace needs a params.yaml") from error
 
 
 def with_values(text: str, settings: Iterable[str]) -> str:
@@ -246,6 +254,8 @@ def with_values(text: str, settings: Iterable[str]) -> str:
             node = YAML().compose(io.StringIO(text))
         except MarkedYAMLError as error:
             raise ParamsError(f"--set {setting!r}: not YAML: {error.problem or error.context}") from error
+        except YAMLError as error:
+            raise ParamsError(f"--set {setting!r}: not YAML: {' '.join(str(error).split())}") from error
         for part in key.strip().split("."):
             children = {name.value: child for name, child in node.value} if isinstance(node, MappingNode) else {}
             if part not in children:
@@ -254,19 +264,27 @@ def with_values(text: str, settings: Iterable[str]) -> str:
             node = children[part]
         if isinstance(node, MappingNode) and not node.flow_style:
             raise ParamsError(f"--set {setting!r}: {key.strip()} is a section; set one of {[name.value for name, _ in node.value]}")
-        text = text[: node.start_mark.index] + value.strip() + text[node.end_mark.index :]
+        start, end = node.start_mark.index, _end(node, text)
+        text = text[:start] + value.strip() + text[end:]
     return text
+
+
+def _end(node: Node, text: str) -> int:
+    """Where the value's own text ends: YAML counts the line breaks and comments after a block as its own."""
+    while isinstance(node, CollectionNode) and not node.flow_style and node.value:
+        node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
+    return len(text[: node.end_mark.index].rstrip())
 
 
 def change_params(workspace: Path, settings: list[str]) -> None:
     """params.yaml holds the settings; ParamsError, and the file as it was, when the whole would not be valid."""
     path = workspace / "params.yaml"
-    text = path.read_text(encoding="utf-8")
+    text = read_params(path)
     changed = with_values(text, settings)
     Params.parse(changed, str(path))
     if changed != text:
         aside = path.with_name(".params.yaml.partial")
-        aside.write_text(changed, encoding="utf-8")
+        aside.write_bytes(changed.encode())
         aside.replace(path)
 
 
@@ -282,11 +300,13 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(error: ValidationError, document: Any) -> str:
+def _explain(error: ValidationError) -> str:
     """The first fault of the document in one line: key, what was found, what is allowed."""
-    faults = error.errors(include_url=False)
+    # A misspelt key is missing too: tell of the misspelling, which is the cause.
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
-    path = [part for part in fault["loc"] if part not in ("package", "file", "[key]") or fault["loc"][-1] == part]
+    loc = fault["loc"]  # pydantic puts the kind of a source behind its name
+    path = [part for i, part in enumerate(loc) if not (i == 2 and loc[0] == "sources" and part in ("package", "file", "[key]"))]
     key = ".".join(map(str, path)) or "the file"
     found = fault["input"]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

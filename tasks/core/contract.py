@@ -88,7 +88,10 @@ def offenders(frame: pd.DataFrame, column: str, schema: schema_pb2.Schema) -> ND
             broken |= (values.notna() & ~values.isin(words)).to_numpy()
         case "string_domain":
             broken |= (values.notna() & ~values.isin(set(feature.string_domain.value))).to_numpy()
+        case "bool_domain":
+            broken |= (values.notna() & ~values.isin([0, 1])).to_numpy()
         case "int_domain" | "float_domain" as kind:
+            values = pd.to_numeric(values, errors="coerce")  # text that is no number is another fault than its range
             domain = getattr(feature, kind)
             low = domain.min if domain.HasField("min") else -np.inf
             high = domain.max if domain.HasField("max") else np.inf

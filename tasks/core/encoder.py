@@ -1,5 +1,6 @@
 """The encoder: raw columns in, the network's two input arrays out; NumPy only, so that serving needs nothing else."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -128,5 +129,5 @@ def _fit_number(name: str, value: NDArray[np.float64], required: bool, bins: int
 
 def _fit_category(name: str, words: NDArray[Any], required: bool, min_count: int) -> CategoryColumn:
     # "" is how a graph of strings says missing: it has no code of its own, in either executor.
-    seen, counts = np.unique([word for word in words if word], return_counts=True)
-    return CategoryColumn(name, required, tuple(seen[counts >= min_count].tolist()))
+    counts = Counter(word for word in words if word)
+    return CategoryColumn(name, required, tuple(sorted(word for word, count in counts.items() if count >= min_count)))

@@ -50,6 +50,7 @@ def _position(value: Any, column: NumberColumn) -> Any:
 
 
 def _codes(column: CategoryColumn) -> Any:
-    words = tf.constant(column.vocabulary, tf.string, shape=(len(column.vocabulary),))
-    codes = tf.range(1, len(column.vocabulary) + 1, dtype=tf.int32)
+    # "" is missing, so a code for it changes nothing; TensorFlow has no empty table, which a vocabulary of none would need.
+    words = tf.constant(["", *column.vocabulary], tf.string)
+    codes = tf.constant([UNKNOWN, *range(1, len(column.vocabulary) + 1)], tf.int32)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, codes), default_value=UNKNOWN)

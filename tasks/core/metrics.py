@@ -71,8 +71,12 @@ def _losses(target: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _bins(target: NDArray[Any], scores: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Rows in bins of about equal size, by score; equal scores share a bin, so that the order of the rows says nothing."""
     order = np.argsort(scores, kind="stable")
-    pairs = zip(np.array_split(scores[order], CALIBRATION_BINS), np.array_split(target[order], CALIBRATION_BINS), strict=True)
+    ranked = np.asarray(scores)[order]
+    ends = np.linspace(0, len(ranked), CALIBRATION_BINS + 1).round().astype(int)[1:-1]
+    cuts = np.unique(np.searchsorted(ranked, ranked[np.minimum(ends, len(ranked) - 1)], side="left"))
+    pairs = zip(np.split(ranked, cuts), np.split(np.asarray(target)[order], cuts), strict=True)
     return [(p, y) for p, y in pairs if len(p)]
 
 
@@ -88,4 +92,5 @@ def _weighted_auc(order: NDArray[Any], positive: NDArray[Any], starts: NDArray[A
     positives = np.add.reduceat(weight * positive, starts)
     negatives = np.add.reduceat(weight * ~positive, starts)
     below = np.cumsum(negatives) - negatives
-    return float(positives @ (below + negatives / 2) / (positives.sum() * negatives.sum()))
+    pairs = positives.sum() * negatives.sum()
+    return float(positives @ (below + negatives / 2) / pairs) if pairs else 0.5  # a resample of one class ranks nothing

@@ -1,8 +1,10 @@
 """Lands a source as Parquet, with types read from all of its values."""
 
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ def land(name: str, source: Source, parquet: Path) -> None:
         if csv.stat().st_size == 0:
             raise DataError(f"source {name!r}: {locate(name, source)} is empty (0 bytes); expected a header line and rows")
         try:
-            relation = db.read_csv(str(csv), header=True, na_values=["", *source.missing], sample_size=-1)
+            relation = db.read_csv(_literal(csv), header=True, na_values=["", *source.missing], sample_size=-1)
             relation.to_parquet(str(aside))
         except duckdb.Error as error:
             raise DataError(f"source {name!r}: not a table: {first_line(error)}") from error
@@ -30,9 +32,14 @@ def land(name: str, source: Source, parquet: Path) -> None:
             raise DataError(f"source {name!r}: {locate(name, source)} has a header and no row; expected at least one")
 
 
+def _literal(path: Path) -> str:
+    """The path for DuckDB, which would take brackets, stars and question marks for a pattern."""
+    return re.sub(r"([\[\]*?])", r"[\1]", str(path))
+
+
 def first_line(error: Exception) -> str:
-    """The sentence of an engine's error that says what is wrong, without its hints."""
-    return str(error).strip().splitlines()[0]
+    """What an engine's error says is wrong, in one line: all before its hints, which follow an empty line."""
+    return " ".join(str(error).strip().split("\n\n")[0].split())
 
 
 @contextmanager
@@ -46,6 +53,9 @@ def _plain(name: str, path: Path) -> Iterator[Path]:
         if len(members) != 1:
             raise DataError(f"source {name!r}: {path} holds {len(members)} files; expected a zip of exactly one")
         target = Path(folder) / "member.csv"
-        with archive.open(members[0]) as packed, target.open("wb") as plain:
-            shutil.copyfileobj(packed, plain)
+        try:
+            with archive.open(members[0]) as packed, target.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        except (zlib.error, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            raise DataError(f"source {name!r}: {path} cannot be unpacked: {error}") from error
         yield target
