@@ -1,0 +1,77 @@
+"""The README's commands, typed as they stand there, on a fresh clone with little data."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.params import with_values
+from tests.conftest import ROOT, SMALL, states, write_sources
+from tests.conftest import free_port as port
+
+pytestmark = pytest.mark.slow
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every shell command, comments off, in the README's order."""
+    whole = "\n".join(BLOCKS)
+    return [line.split("  #")[0].strip() for line in re.split(r"\n(?![ \]])", whole) if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git holds of this checkout, on the small sources."""
+    path = tmp_path_factory.mktemp("clone") / "tidemill"
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in files.stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+    subprocess.run("git init -q && git add -A", shell=True, cwd=path, check=True)
+    write_sources(path / "sources")
+    (path / "params.yaml").write_text(with_values((path / "params.yaml").read_text(), SMALL))
+    return path
+
+
+def test_readme_has_the_commands_that_are_tested() -> None:
+    assert [command.split(" -d ")[0] for command in commands()] == [
+        "make train",
+        "make test",
+        "python -m flows.train",
+        "python -m flows.train --set train.epochs=3",
+        "python -m flows.train --offline",
+        "dvc repro",
+        "python -m serving",
+        "curl -s http://127.0.0.1:8080/v1/models/flights:predict",
+    ]
+
+
+def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[str, str]) -> None:
+    fresh = {key: value for key, value in environment.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+    def shell(command: str) -> str:
+        activated = command if command.startswith("make") else f". .venv/bin/activate && {command}"
+        done = subprocess.run(activated, shell=True, cwd=clone, env=fresh, capture_output=True, text=True, timeout=850)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    train, _, again, changed, offline, repro, serve, curl = commands()
+    assert set(states(shell(train)).values()) == {"Completed"}
+    assert set(states(shell(again)).values()) == {"Cached"}
+    assert "train.epochs 2 -> 3" in shell(changed)
+    assert set(states(shell(offline)).values()) == {"Cached"}
+    assert "up to date" in shell(repro)
+
+    number = str(port())
+    with subprocess.Popen(f". .venv/bin/activate && exec {serve} --port {number}", shell=True, cwd=clone, env=fresh) as service:
+        try:
+            time.sleep(3)
+            answer = json.loads(shell(curl.replace("8080", number)))
+        finally:
+            service.terminate()
+    assert 0 < answer["predictions"][0] < 1

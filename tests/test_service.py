@@ -1,0 +1,173 @@
+"""The real service, as a client and as a person in a browser meet it."""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.conftest import Workspace, free_port
+
+pytestmark = pytest.mark.slow
+PATH = "/v1/models/flights:predict"
+
+
+@contextmanager
+def serving(workspace: Workspace) -> Iterator[tuple[int, float]]:
+    """The service's port, and the seconds until it answered."""
+    port, started = free_port(), time.monotonic()
+    command = [sys.executable, "-m", "serving", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=workspace.path, env=workspace.environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    assert time.monotonic() - started < 30
+                    time.sleep(0.02)
+            yield port, time.monotonic() - started
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def port(trained: Workspace) -> Iterator[int]:
+    with serving(trained) as (port, _):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def golden(trained: Workspace) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((trained.path / "models/release/golden.json").read_text())
+    return document
+
+
+def post(port: int, body: bytes, path: str = PATH) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def row(golden: dict[str, Any], **changes: Any) -> bytes:
+    values = {**golden["instances"][0], **changes}
+    return json.dumps({"instances": [{name: value for name, value in values.items() if value is not ...}]}).encode()
+
+
+def test_service_is_up_in_two_seconds(trained: Workspace) -> None:
+    with serving(trained) as (_, seconds):
+        assert seconds < 2 or os.cpu_count() == 1
+
+
+def test_golden_rows_are_answered_as_recorded(port: int, golden: dict[str, Any]) -> None:
+    status, answer = post(port, json.dumps({"instances": golden["instances"]}).encode())
+    assert status == 200
+    assert answer["predictions"] == pytest.approx(golden["predictions"], abs=1e-3)
+
+
+def test_unknown_carrier_and_missing_weather_are_answered(port: int, golden: dict[str, Any]) -> None:
+    weather = dict.fromkeys(("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"), ...)
+    for body in (row(golden, carrier="ZZ"), row(golden, **weather), row(golden, temp=None)):
+        status, answer = post(port, body)
+        assert status == 200
+        assert 0 < answer["predictions"][0] < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"distance": "far"}, "distance"), ({"origin": ...}, "origin"), ({"surprise": 1}, "surprise"), ({"carrier": 5}, "carrier")],
+)
+def test_wrong_field_is_refused_by_name_and_the_service_lives_on(
+    port: int, golden: dict[str, Any], changes: dict[str, Any], field: str
+) -> None:
+    status, answer = post(port, row(golden, **changes))
+    assert status == 422
+    assert answer["errors"][0]["field"] == f"instances[0].{field}"
+    assert post(port, row(golden))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"instances": []}', 400),
+        (b"[" * 50_000, 400),
+        (b'{"instances": [{"temp": NaN}]}', 400),
+        (b"x" * 10_000_000, 413),
+    ],
+    ids=["cut", "list", "no-row", "deep", "nan", "10-MB"],
+)
+def test_body_that_is_no_request_is_refused_and_the_service_lives_on(
+    port: int, golden: dict[str, Any], body: bytes, status: int
+) -> None:
+    try:
+        found, answer = post(port, body)
+    except (BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+        assert status == 413
+    else:
+        assert found == answer["status"] == status
+        assert answer["detail"]
+    assert post(port, row(golden))[0] == 200
+
+
+def test_other_model_and_other_path_are_not_found(port: int) -> None:
+    assert post(port, b"{}", "/v1/models/trains:predict")[0] == 404
+    assert post(port, b"{}", "/nowhere")[0] == 404
+
+
+@pytest.fixture(scope="module")
+def page(port: int) -> Iterator[Page]:
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser_path and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine")
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=flags)
+        yield browser.new_page(base_url=f"http://127.0.0.1:{port}")
+        browser.close()
+
+
+def test_person_makes_a_prediction_on_the_page(page: Page, golden: dict[str, Any]) -> None:
+    strangers: list[str] = []
+    page.on("request", lambda request: strangers.append(request.url) if "127.0.0.1" not in request.url else None)
+    page.goto("/")
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".score")
+    assert page.text_content(".score") == f"{100 * golden['predictions'][0]:.1f}%"
+    page.fill("input[name=distance]", "far")
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".problem")
+    assert "distance: expected a number" in (page.text_content("#result") or "")
+    assert page.get_attribute("input[name=distance]", "aria-invalid") == "true"
+    assert "Weakest slices" in page.content()
+    assert not [url for url in strangers if not url.startswith("data:")]
+
+
+def test_api_documents_open_offline(page: Page) -> None:
+    page.goto("/docs")
+    page.wait_for_selector(".opblock-post")
+    assert "flights:predict" in page.content()
