@@ -56,7 +56,6 @@ def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settin
     except (claim.Terminated, KeyboardInterrupt) as stop:
         run = claim.read_holder(workspace).get("run")
         server.end_runs([str(run)] if run else [], Cancelled(message="stopped by a signal"))
-        claim.forget(workspace)
         print("stopped; the next run goes on from here", file=sys.stderr)
         return 143 if isinstance(stop, claim.Terminated) else 130
     summarise(workspace, stages, release, time.monotonic() - started, url)

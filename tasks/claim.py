@@ -24,7 +24,7 @@ class BusyError(TidemillError):
 
 @contextlib.contextmanager
 def claim(workspace: Path) -> Iterator[list[str]]:
-    """The workspace is this process's alone; gives ids of Prefect runs that died holding it.
+    """The workspace is this process's alone; gives the id of the Prefect run before, which may have died.
 
     BusyError at once when another process has it, with that one's run and pid.
     """
@@ -32,13 +32,7 @@ def claim(workspace: Path) -> Iterator[list[str]]:
     with claim_lock(workspace):
         dead = [str(run)] if (run := read_holder(workspace).get("run")) else []
         heal(workspace)
-        try:
-            yield dead
-        except Exception:
-            forget(workspace)
-            raise
-        # When the process is asked to end, the record stays for whoever tells the server.
-        forget(workspace)
+        yield dead
 
 
 def refuse_if_busy(workspace: Path) -> None:
@@ -70,11 +64,6 @@ def tell(workspace: Path, run: str) -> None:
     """Others that want the workspace are told this process's pid and the id of its Prefect run."""
     with replacing(workspace / HOLDER) as aside:
         aside.write_text(json.dumps({"pid": os.getpid(), "run": run}))
-
-
-def forget(workspace: Path) -> None:
-    """Nobody is said to hold the workspace."""
-    (workspace / HOLDER).unlink(missing_ok=True)
 
 
 def read_holder(workspace: Path) -> dict[str, int | str | None]:
