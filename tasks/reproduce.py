@@ -1,6 +1,7 @@
 """The bridge from Prefect to DVC: one generic task that brings a stage up to date, shown as Cached when it was."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -74,7 +75,8 @@ def explain(stage: str, workspace: Path) -> list[str]:
     from dvc.repo import Repo
 
     try:
-        with contextlib.chdir(workspace), Repo() as repo:
+        # DVC's own bars, for a terminal, would break through the view.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.chdir(workspace), Repo() as repo:
             status = repo.status(targets=[stage])
     except DvcException as error:
         raise TidemillError(f"{stage}: DVC: {error}") from error

@@ -78,12 +78,12 @@ class LiveView:
         line.outcome, line.note, line.last = outcome, note, ""
 
     def render(self) -> RenderableType:
-        table = Table.grid(padding=(0, 2))
-        table.add_column(width=2)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(overflow="ellipsis", no_wrap=True)
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(width=1)
+        table.add_column(no_wrap=True, width=max(map(len, self.lines)))
+        table.add_column(no_wrap=True, width=9)
+        table.add_column(justify="right", no_wrap=True, width=8)
+        table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
         for stage, line in self.lines.items():
             running = line.outcome == "running"
             mark: RenderableType = (

@@ -71,8 +71,11 @@ def row(golden: dict[str, Any], **changes: Any) -> bytes:
 
 
 def test_service_is_up_in_two_seconds(trained: Workspace) -> None:
-    with serving(trained) as (_, seconds):
-        assert seconds < 2 or os.cpu_count() == 1
+    best = 10.0  # of three starts: another process may have the machine during one of them
+    for _ in range(3):
+        with serving(trained) as (_, seconds):
+            best = min(best, seconds)
+    assert best < 2
 
 
 def test_golden_rows_are_answered_as_recorded(port: int, golden: dict[str, Any]) -> None:
