@@ -36,6 +36,8 @@ NOISE = re.compile(
     r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve`"
     r"|Unable to import IPython|TFDV visualization APIs"
 )
+# DVC runs a stage by a shell: one that replaced itself by the stage tells the signal, one that waited for it 128 and the signal.
+SIGKILLED = re.compile(r"exited with (-9|137)\b")
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{stage}")
@@ -208,9 +210,11 @@ def failure(stage: str, outcome: dict[str, Any] | None, words: str) -> TidemillE
     if outcome and outcome["error"]:
         kinds = {kind.exit_code: kind for kind in (ParamsError, DataError, GateError)}
         return kinds.get(outcome["exit"], TidemillError)(f"{stage}: {outcome['error']}")
-    killed = "was killed" if outcome is None and "-9" in words else "failed"
-    hint = "; if the system ended it for its memory, lower the batch or the rows in params.yaml" if killed == "was killed" else ""
-    return TidemillError(f"{stage} {killed}{hint}. Its last lines:\n{words}")
+    if outcome is None and SIGKILLED.search(words):
+        ended = "was killed; if the system ended it for its memory, lower the batch or the rows in params.yaml"
+    else:
+        ended = "failed"
+    return TidemillError(f"{stage} {ended}. Its last lines:\n{words}")
 
 
 def keep_lock(workspace: Path) -> None:

@@ -50,8 +50,7 @@ def validate_table(
     good = rows.filter(pa.array(~bad))
     described = statistics.describe(statistics.to_frame(good, time=table.time, numbers=table.numbers))
     kept = frame[~bad]
-    refuse("breaks the schema", list(schema_violations(kept, described, frozen)))
-    check_target(kept, table.target)
+    refuse("breaks its contract", [*target_violations(kept, table.target), *schema_violations(kept, described, frozen)])
 
     rate = float(kept[table.target].mean())
     counts = {"rows": len(frame), "valid": len(kept), "quarantined": int(bad.sum()), "target_rate": rate}
@@ -176,21 +175,15 @@ def schema_violations(frame: pd.DataFrame, described: Any, frozen: Any) -> Itera
             yield Violation(column, rule, len(frame), ())
 
 
-def check_target(frame: pd.DataFrame, target: str) -> None:
-    """DataError unless the target holds 0 and 1, both."""
+def target_violations(frame: pd.DataFrame, target: str) -> Iterable[Violation]:
+    """A violation unless the target holds 0 and 1, both, and nothing else."""
     values = frame[target]
-    if classes := set(values.unique()) - {0, 1}:
-        broken = ~values.isin([0, 1]).to_numpy()
-        refuse(
-            "has a target that is not 0 or 1",
-            [contract.violation(target, f"found {sorted(map(str, classes))[:3]}", values.to_numpy(), broken)],
-        )
-    if values.nunique() < 2:
+    strange = ~values.isin([0, 1]).to_numpy()
+    if strange.any():
+        yield contract.violation(target, "the target is neither 0 nor 1", values.to_numpy(), strange)
+    elif values.nunique() < 2:
         everywhere = np.ones(len(values), bool)
-        refuse(
-            "cannot teach: its target has one class only",
-            [contract.violation(target, "expected both 0 and 1", values.to_numpy(), everywhere)],
-        )
+        yield contract.violation(target, "the target has one class; expected both 0 and 1", values.to_numpy(), everywhere)
 
 
 def write_quarantine(

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
     number = str(port())
     with subprocess.Popen(f". .venv/bin/activate && exec {serve} --port {number}", shell=True, cwd=clone, env=fresh) as service:
         try:
-            time.sleep(3)
+            shell(f"curl -s --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:{number}/healthz")
             answer = json.loads(shell(curl.replace("8080", number)))
         finally:
             service.terminate()
