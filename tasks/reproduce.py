@@ -1,6 +1,7 @@
 """The bridge from Prefect to DVC: one generic task that brings a stage up to date, shown as Cached when it was."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks import view
 from tasks.core.errors import DataError, GateError, ParamsError, TidemillError
-from tasks.stage import RECORDS, RUN_PID, replacing
+from tasks.stage import RECORDS, RUN_PID, discard, replacing
 
 LOCK_COPY = Path(".cache/dvc.lock")  # DVC writes dvc.lock in place: a kill may cut it short
 CHILD = Path(".cache/child.json")  # the `dvc repro` under way, for a next run to end if this one is killed
@@ -58,6 +59,11 @@ def reproduce(stage: str, workspace: Path) -> State[dict[str, str]]:
     record = workspace / RECORDS / f"{stage}.json"
     record.unlink(missing_ok=True)
     failed = run_child(stage, workspace, log)
+    if not failed and not record.exists() and (corrupt := drop_corrupt(stage, workspace)):
+        why.append(f"DVC's cache held other content than it says for {', '.join(corrupt)}")
+        log.warning("%s; runs instead", why[-1])
+        shown.begin(stage, "; ".join(why))
+        failed = run_child(stage, workspace, log)
     outcome = json.loads(record.read_text()) if record.exists() else None
     if failed:
         shown.end(stage, "Failed", "")
@@ -127,6 +133,31 @@ def _short(value: Any) -> str:
 def outs(stage: str, workspace: Path) -> dict[str, str]:
     """Path and hash of everything that the stage makes, from dvc.lock."""
     return {out["path"]: out["md5"] for out in _stages(workspace)[stage].get("outs", [])}
+
+
+def drop_corrupt(stage: str, workspace: Path) -> list[str]:
+    """Outs that DVC, which does not look, restored from cached files with other content; they and those files are gone."""
+    from dvc.repo import Repo
+
+    with contextlib.chdir(workspace), Repo() as repo:
+        locate = repo.cache.local.oid_to_path
+        corrupt = []
+        for path, mark in outs(stage, workspace).items():
+            listing = Path(locate(mark))
+            parts = [part["md5"] for part in json.loads(listing.read_text())] if mark.endswith(".dir") else []
+            cached = {Path(locate(part)): part for part in [*parts, mark]}
+            wrong = [file for file, part in cached.items() if file.exists() and not part.startswith(_md5(file))]
+            for file in wrong:
+                file.unlink()
+            if wrong:
+                corrupt.append(path)
+                discard(workspace / path)
+    return corrupt
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _stages(workspace: Path) -> dict[str, Any]:

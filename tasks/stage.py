@@ -74,14 +74,19 @@ def section(params: Params, name: str) -> Any:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, aside; it takes the place of `path` at the end, and is gone if anything fails before."""
+    """A name to write to, aside; it takes the place of `path` at the end, and is gone if anything fails before.
+
+    A file is replaced in one step, so that a kill leaves the old one or the new; a folder, which cannot be, may be absent for
+    a moment but is never half there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     discard(aside)
     try:
         yield aside
-        discard(path)
-        aside.rename(path)
+        if aside.is_dir() or path.is_dir():
+            discard(path)
+        aside.replace(path)
     finally:
         discard(aside)
 
