@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 from prefect import Flow
 from prefect.context import refresh_global_settings_context
 from prefect.logging.configuration import setup_logging
@@ -41,18 +42,21 @@ def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settin
         from tasks import server  # a second of imports that a refusal does not need
 
         url, said = server.find_server()
-    except TidemillError as error:
-        return fail(error)
-    if said:
-        print(said, flush=True)
-    started = time.monotonic()
-    configure_prefect(url, server.HEARTBEAT_SECONDS)
-    server.watch_heartbeats()
-    try:
+        if said:
+            print(said, flush=True)
+        started = time.monotonic()
+        configure_prefect(url, server.HEARTBEAT_SECONDS)
+        server.watch_heartbeats()
         with claim.terminable(), view.showing(list(stages)):
             release = flow(workspace=workspace, settings=settings, offline=offline)
     except TidemillError as error:
         return fail(error)
+    except httpx.HTTPError as error:
+        gone = f"the Prefect server at {url} went away: {error}; every stage that ended is kept, run again to go on"
+        fail(TidemillError(gone))
+        os._exit(TidemillError.exit_code)  # Prefect's threads would try for minutes to bring it their last words
+    except OSError as error:
+        return fail(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
     except (claim.Terminated, KeyboardInterrupt) as stop:
         run = claim.read_holder(workspace).get("run")
         server.end_runs([str(run)] if run else [], Cancelled(message="stopped by a signal"))

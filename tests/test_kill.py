@@ -13,7 +13,7 @@ from prefect.context import refresh_global_settings_context
 
 from tasks.core.errors import TidemillError
 from tasks.reproduce import LOCK_COPY, heal
-from tests.conftest import Workspace, hashes, states
+from tests.conftest import Workspace, free_port, hashes, states
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +129,29 @@ def test_terminated_run_exits_143_and_is_cancelled(workspace: Workspace) -> None
     assert "stopped; the next run goes on from here" in rest
     assert unfinished_runs(workspace) == []
     assert stage_process("tasks.train") is None
+
+
+def test_run_whose_server_is_lost_says_so_and_the_next_goes_on(workspace: Workspace, tmp_path: Path) -> None:
+    home = tmp_path / "prefect"
+    alone = {
+        **workspace.environment,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",  # Prefect's own patience of two minutes, for a server that comes back
+    }
+    with Workspace(workspace.path, alone).start("-m", "flows.train", "--set", "train.epochs=1") as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("train: runs"):
+                break
+        psutil.Process(int((home / "server.pid").read_text())).kill()
+        rest = run.stdout.read()
+    assert run.returncode == 1
+    assert f"error: the Prefect server at {alone['PREFECT_API_URL']} went away" in rest
+    assert "Traceback" not in rest
+    done = workspace.train()
+    assert done.returncode == 0
+    assert states(done.stdout)["tune"] == "Cached"
 
 
 def test_heal_puts_back_files_that_dvc_was_writing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ import keras_tuner as kt
 from keras_tuner import oracles
 from keras_tuner.engine.trial import Trial as KerasTunerTrial
 from keras_tuner.engine.trial import TrialStatus
+from sklearn.exceptions import ConvergenceWarning
 
 from tasks.core.models import Hyperparameters
 
@@ -52,7 +54,9 @@ def search(
     """
     with _Oracle(kind, space, trials, seed) as oracle:
         for number in range(trials):
-            asked = oracle.create_trial("tuner") if number else _default_trial(oracle, space)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound, with the few trials there are
+                asked = oracle.create_trial("tuner") if number else _default_trial(oracle, space)
             if asked.hyperparameters is None:  # the space is exhausted
                 return
             chosen = Hyperparameters(**{name: asked.hyperparameters.get(name) for name in Hyperparameters.__dataclass_fields__})
