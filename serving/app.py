@@ -42,7 +42,10 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
         return reply({"status": "ok", "model": bundle.name, "version": bundle.version})
 
     def check_name(request: Request) -> None:
-        if (name := request.path_params["name"]) != bundle.name:
+        name = request.path_params["name"]
+        if name.endswith(":predict"):  # the path of predict, asked by another method than its own
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
+        if name != bundle.name:
             raise RequestError(404, f"no model {name!r} here; this service has {bundle.name!r}")
 
     return Starlette(
@@ -97,7 +100,9 @@ def refuse(request: Request, error: RequestError) -> Response:
 
 
 def refuse_http(request: Request, error: HTTPException) -> Response:
-    return refuse(request, RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    answer = refuse(request, RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def render_page(bundle: Bundle) -> str:

@@ -135,6 +135,16 @@ def test_other_model_and_other_path_are_not_found(port: int) -> None:
     assert post(port, b"{}", "/nowhere")[0] == 404
 
 
+def test_predict_by_another_method_is_told_the_right_one(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for method in ("GET", "PUT"):
+        connection.request(method, PATH, b"{}")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert json.loads(answer.read())["title"] == "Method Not Allowed"
+    connection.close()
+
+
 @pytest.fixture(scope="module")
 def page(port: int) -> Iterator[Page]:
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
