@@ -59,7 +59,7 @@ def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settin
         return fail(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
     except (claim.Terminated, KeyboardInterrupt) as stop:
         run = claim.read_holder(workspace).get("run")
-        server.end_runs([str(run)] if run else [], Cancelled(message="stopped by a signal"))
+        server.end_runs([*([str(run)] if run else []), *server.find_pending(workspace)], Cancelled(message="stopped by a signal"))
         print("stopped; the next run goes on from here", file=sys.stderr)
         return 143 if isinstance(stop, claim.Terminated) else 130
     summarise(workspace, stages, release, time.monotonic() - started, url)

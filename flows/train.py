@@ -14,6 +14,7 @@ from tasks.poll import poll
 from tasks.publish import Release, publish
 from tasks.reproduce import reproduce
 from tasks.server import bury
+from tasks.sources.lock import require_lock
 
 STAGES = ("ingest", "validate", "preprocess", "tune", "train", "distill", "compress", "evaluate", "export")
 
@@ -26,9 +27,11 @@ def train(workspace: Path, settings: list[str] | None = None, offline: bool = Fa
     """
     with claim(workspace) as dead:
         tell(workspace, flow_run.id)
-        bury(dead)
+        bury(dead, workspace)
         change_params(workspace, settings or [])
-        if not offline:
+        if offline:
+            require_lock(workspace / "sources.lock")
+        else:
             poll(workspace)
         reproduce("ingest", workspace)
         freeze_schema(workspace)

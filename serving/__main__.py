@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,32 +19,45 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with releases/ (here)")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder, instead of the workspace's production release")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (8080)")
-    parser.add_argument("--max-body", type=int, default=1_000_000, metavar="BYTES", help="larger bodies are refused (1,000,000)")
+    parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
+    parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
     args = parser.parse_args()
     try:
         bundle = load_bundle(args.bundle or find_production(args.workspace))
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{args.port}", flush=True)
-    uvicorn.run(
-        make_app(bundle, max_body=args.max_body),
-        host=args.host,
-        port=args.port,
-        log_level="warning",
-        timeout_keep_alive=30,
-        server_header=False,
-    )
+    app = make_app(bundle, max_body=args.max_body)
+    settings = uvicorn.Config(app, host=args.host, port=args.port, log_level="warning", timeout_keep_alive=30, server_header=False)
+    listener = settings.bind_socket()  # says so and exits when the port is taken
+    print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+def port(text: str) -> int:
+    """A port's number, 0 for any that is free; ValueError for what is none."""
+    if not 0 <= int(text) <= 65_535:
+        raise ValueError
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0; ValueError for what is none."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def find_production(workspace: Path) -> Path:
     """The folder of the release that production.json names."""
     pointer = workspace / STORE / "production.json"
     try:
-        return workspace / STORE / str(json.loads(pointer.read_text())["version"])
-    except (OSError, ValueError, KeyError) as error:
+        version = json.loads(pointer.read_text())["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{pointer}: {error}; `python -m flows.train` makes a release") from error
+    if not isinstance(version, str) or not re.fullmatch(r"[0-9a-f]+", version):
+        raise BundleError(f"{pointer} names version {version!r}; expected the name of a folder beside it")
+    return workspace / STORE / version
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), au
 
 
 def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
-    """An ASGI application; bodies of more than `max_body` bytes are refused unread."""
+    """An ASGI application; bodies of more than `max_body` bytes are refused."""
     headers = {"x-model-version": bundle.version}
     document = orjson.dumps(openapi.describe(bundle))
     page = render_page(bundle)
@@ -63,19 +63,23 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body; RequestError 413 as soon as it is known to be larger than `most`."""
-    too_large = RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
-        raise too_large
-    body = bytearray()
+    """The whole body; RequestError 413 when it is larger than `most`.
+
+    Of what is too large no more than `most` is kept, and 20 times that is read: a client that is still sending when the
+    connection closes would find it broken, and not the answer.
+    """
+    body, length = bytearray(), 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise too_large
+            length += len(chunk)
+            if length <= most:
+                body += chunk
+            elif length > 20 * most:
+                break
     except ClientDisconnect as error:
         raise RequestError(400, "the client went away before its body ended") from error
+    if length > most:
+        raise RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
     return bytes(body)
 
 

@@ -2,6 +2,8 @@
 
 import difflib
 import math
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -32,38 +34,38 @@ def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = document["instances"]
     if not rows:
         raise RequestError(400, "instances is empty; expected at least one row")
-    faults = [fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"instances[{i}]")]
+    every = (fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"instances[{i}]"))
+    faults = list(islice(every, MOST_FAULTS + 1))  # a body full of them must not cost more than one that is right
     if faults:
         field, sentence = faults[0]
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise RequestError(422, f"{field}: {sentence}{more}", faults[:MOST_FAULTS])
+        some = f"at least {MOST_FAULTS}" if len(faults) > MOST_FAULTS else len(faults) - 1
+        raise RequestError(422, f"{field}: {sentence}" + (f" (and {some} more)" if len(faults) > 1 else ""), faults[:MOST_FAULTS])
     return rows
 
 
-def find_faults(row: Any, encoder: Encoder, where: str) -> list[tuple[str, str]]:
+def find_faults(row: Any, encoder: Encoder, where: str) -> Iterator[tuple[str, str]]:
     """What is wrong with a row, by field."""
     if not isinstance(row, dict):
-        return [(where, f"expected an object of named values, found {_kind(row)}")]
-    faults = []
-    known = set(encoder.names)
+        yield where, f"expected an object of named values, found {_kind(row)}"
+        return
     for column in encoder.numbers:
         value = row.get(column.name)
         if value is None:
             if column.required:
-                faults.append((f"{where}.{column.name}", "required, a number"))
+                yield f"{where}.{column.name}", "required, a number"
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            faults.append((f"{where}.{column.name}", f"expected a number, found {_kind(value)}"))
+            yield f"{where}.{column.name}", f"expected a number, found {_kind(value)}"
     for category in encoder.categories:
         word = row.get(category.name)
         if word is None:
             if category.required:
-                faults.append((f"{where}.{category.name}", "required, a string"))
+                yield f"{where}.{category.name}", "required, a string"
         elif not isinstance(word, str):
-            faults.append((f"{where}.{category.name}", f"expected a string, found {_kind(word)}"))
+            yield f"{where}.{category.name}", f"expected a string, found {_kind(word)}"
+    known = set(encoder.names)
     for name in (name for name in row if name not in known):
         close = difflib.get_close_matches(name[:100], encoder.names, n=1)
-        faults.append((f"{where}.{name[:100]}", "unknown field" + (f"; did you mean {close[0]!r}?" if close else "")))
-    return faults
+        yield f"{where}.{name[:100]}", "unknown field" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _kind(value: Any) -> str:

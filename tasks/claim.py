@@ -4,10 +4,14 @@ import contextlib
 import json
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from filelock import FileLock, Timeout
+from prefect.exceptions import TerminationSignal
 
 from tasks.core.errors import TidemillError
 from tasks.reproduce import heal
@@ -66,25 +70,43 @@ def tell(workspace: Path, run: str) -> None:
         aside.write_text(json.dumps({"pid": os.getpid(), "run": run}))
 
 
-def read_holder(workspace: Path) -> dict[str, int | str | None]:
-    """Who holds the workspace, or held it when killed."""
+def read_holder(workspace: Path) -> dict[str, int | str]:
+    """Pid and run of who holds the workspace, or held it when killed; empty when nothing says so."""
     try:
-        return dict(json.loads((workspace / HOLDER).read_text()))
-    except (OSError, json.JSONDecodeError):
+        holder = json.loads((workspace / HOLDER).read_text())
+        return {"pid": int(holder["pid"]), "run": str(UUID(holder["run"]))}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM within the block raises Terminated, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM within the block raises Terminated, as Ctrl-C raises KeyboardInterrupt; neither is lost.
+
+    Python drops what is raised while a destructor runs, and a run that was asked to stop would go on: it is asked again.
+    """
 
     def end(number: int, frame: object) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
+    def ask_again(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            number = signal.SIGINT
+        elif issubclass(lost.exc_type, Terminated | TerminationSignal):
+            number = signal.SIGTERM
+        else:
+            hook(lost)
+            return
+        again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
+    sys.unraisablehook = ask_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
 
 

@@ -43,7 +43,7 @@ def evaluate(
     quality_plot: Path,
     calibration_plot: Path,
 ) -> None:
-    """`evaluation` and `verdict` depend on the data alone; what a clock measured stands in `latency` and in the plot.
+    """`evaluation` depends on the data alone; what a clock measured stands in `latency` and in the plot, and counts in `verdict`.
 
     GateError, with the report written all the same under reports/refused.json, when no candidate passes.
     """

@@ -12,5 +12,5 @@ def load_schema(path: Path) -> schema_pb2.Schema:
     """The frozen schema; DataError when the file is none."""
     try:
         return text_format.Parse(path.read_text(), schema_pb2.Schema())
-    except (OSError, text_format.ParseError) as error:
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise DataError(f"{path} is no schema: {error}; take it back from git, or delete it to infer it anew") from error

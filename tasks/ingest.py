@@ -5,28 +5,30 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
-from ruamel.yaml import YAML
 
 from tasks import stage
 from tasks.core.errors import DataError
 from tasks.params import Sources, Table
 from tasks.shards import SHARD_ROWS, column_names, count_rows, read_parquet, write_shards
 from tasks.sources import file, landing
+from tasks.sources.lock import read_lock
 
 log = logging.getLogger("tasks.ingest")
 
 
 def ingest(sources: Sources, table: Table, *, lock: Path, raw: Path, snapshot: Path) -> None:
     """`raw` holds the table of the locked sources in a total order, so that the same sources give the same bytes."""
-    locked = YAML(typ="safe").load(lock.read_text()) if lock.exists() else {}
+    locked = read_lock(lock)
     marks = {name: check_lock(name, file.fingerprint(name, source), locked) for name, source in sources.items()}
 
     landed = {name: _landed(name, sources, str(marks[name]["sha256"])) for name in sources}
-    with duckdb.connect() as db, stage.replacing(raw) as folder:
+    with duckdb.connect() as db, stage.replacing(raw) as folder, _told_of_query():
         for name, parquet in landed.items():
             db.read_parquet(str(parquet)).create_view(name)
         relation = _query(db, table, landed)
@@ -41,6 +43,15 @@ def ingest(sources: Sources, table: Table, *, lock: Path, raw: Path, snapshot: P
         content = {"sources": marks, "rows": rows, "content": stage.content_hash(raw), **described}
         aside.write_text(json.dumps(content, indent=2))
     log.info("%s rows, %s columns, %s to %s", f"{rows:,}", len(described["columns"]), described["first"], described["last"])
+
+
+@contextmanager
+def _told_of_query() -> Iterator[None]:
+    """What DuckDB cannot compute of a row, a DataError says with the value."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise DataError(f"table.query: {landing.first_line(error)}; correct the source, or the query in params.yaml") from error
 
 
 def check_lock(name: str, mark: dict[str, str | int], locked: dict[str, Any]) -> dict[str, str | int]:

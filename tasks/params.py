@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import re
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -90,6 +91,10 @@ class Rule(Section):
             raise ValueError("demands nothing: give min, max, one_of, matches or not_null")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        try:
+            re.compile(self.matches or "")
+        except re.error as error:
+            raise ValueError(f"matches {self.matches!r} is no regular expression: {error}") from error
         return self
 
 
@@ -220,11 +225,11 @@ class Params(Section):
     def parse(cls, text: str, where: str) -> "Params":
         """The checked content of a YAML text; `where` stands in front of the error."""
         try:
-            document = YAML(typ="safe").load(text)
+            document = read_yaml(text)
         except MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
             raise ParamsError(f"{where}{line}: not YAML: {error.problem or error.context}") from error
-        except (YAMLError, TypeError, RecursionError) as error:
+        except NOT_YAML as error:
             raise ParamsError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
         try:
             # JSON mode keeps strictness (no "3" for 3) yet takes lists for tuples and dates as YAML writes them.
@@ -243,6 +248,15 @@ def read_params(path: Path) -> str:
         raise ParamsError(f"{path}: cannot be read ({error}); a workspace needs a params.yaml") from error
 
 
+# What the parser raises: for its marks, for a date of 30 February or a !!int of letters, and for a thousand brackets.
+NOT_YAML = (YAMLError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+def read_yaml(text: str) -> Any:
+    """The YAML text's values; one of NOT_YAML when it is none. By the parser in Python: the one in C dies of deep brackets."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def with_values(text: str, settings: Iterable[str]) -> str:
     """The YAML text with each KEY=VALUE spliced in and every other byte kept; ParamsError for a key that it does not hold."""
     for setting in settings:
@@ -250,16 +264,17 @@ def with_values(text: str, settings: Iterable[str]) -> str:
         if not equals:
             raise ParamsError(f"--set {setting!r}: expected KEY=VALUE, for example train.epochs=5")
         try:
-            YAML(typ="safe").load(value)
+            value.encode()  # bytes that are no UTF-8 come from the shell as what no file can hold
+            read_yaml(value)
             node = YAML().compose(io.StringIO(text))
         except MarkedYAMLError as error:
-            raise ParamsError(f"--set {setting!r}: not YAML: {error.problem or error.context}") from error
-        except YAMLError as error:
-            raise ParamsError(f"--set {setting!r}: not YAML: {' '.join(str(error).split())}") from error
+            raise ParamsError(f"--set {_cut(setting)!r}: not YAML: {error.problem or error.context}") from error
+        except NOT_YAML as error:
+            raise ParamsError(f"--set {_cut(setting)!r}: not YAML: {_cut(' '.join(str(error).split()))}") from error
         for part in key.strip().split("."):
             children = {name.value: child for name, child in node.value} if isinstance(node, MappingNode) else {}
             if part not in children:
-                nearest = _nearest(key.strip(), _keys(YAML(typ="safe").load(text)))
+                nearest = _nearest(key.strip(), _keys(read_yaml(text)))
                 raise ParamsError(f"--set {setting!r}: params.yaml has no key {key.strip()!r}{nearest}")
             node = children[part]
         if isinstance(node, MappingNode) and not node.flow_style:
@@ -267,6 +282,10 @@ def with_values(text: str, settings: Iterable[str]) -> str:
         start, end = node.start_mark.index, _end(node, text)
         text = text[:start] + value.strip() + text[end:]
     return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _end(node: Node, text: str) -> int:

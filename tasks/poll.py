@@ -12,6 +12,7 @@ from tasks import view
 from tasks.core.errors import TidemillError
 from tasks.params import Params
 from tasks.sources import file
+from tasks.sources.lock import read_lock
 from tasks.stage import replacing
 
 HEADER = "# What each source was when a run last looked; written by the poll, kept in git, read by `dvc repro`.\n"
@@ -38,7 +39,7 @@ def look(workspace: Path) -> list[str]:
     """Compare every source with sources.lock, and rewrite that when they differ; returns the differences in words."""
     lock = workspace / "sources.lock"
     sources = Params.load(workspace / "params.yaml").sources
-    old: dict[str, Any] = YAML(typ="safe").load(lock.read_text()) or {} if lock.exists() else {}
+    old = read_lock(lock)
     new = {name: file.fingerprint(name, source, workspace) for name, source in sources.items()}
     if new != old:
         text = io.StringIO(HEADER)

@@ -264,16 +264,16 @@ def heal(workspace: Path) -> None:
     if rwlock.exists():
         try:
             json.loads(rwlock.read_text())
-        except json.JSONDecodeError:
+        except ValueError:
             rwlock.unlink()
 
 
 def _is_whole(lock: Path) -> bool:
     try:
         document = YAML(typ="safe").load(lock.read_text())
-    except YAMLError:
+    except (YAMLError, UnicodeDecodeError):
         return False
-    return isinstance(document, dict) and "stages" in document
+    return isinstance(document, dict) and isinstance(document.get("stages"), dict)
 
 
 def _end_orphan(record: Path) -> None:
@@ -284,6 +284,6 @@ def _end_orphan(record: Path) -> None:
         if abs(process.create_time() - child["started"]) < 1:
             os.killpg(child["pid"], signal.SIGKILL)
             process.wait(10)
-    except (OSError, json.JSONDecodeError, psutil.Error):
+    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         pass
     record.unlink(missing_ok=True)

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.automations import Automation
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
@@ -28,12 +30,19 @@ ZOMBIES = "tidemill: a run without heartbeat is Crashed"
 def find_server() -> tuple[str, str]:
     """The URL of a server that answers, and what to say of it: an own one is started on loopback when none does.
 
-    TidemillError when the URL that is set belongs to another machine, which does not answer.
+    TidemillError when the URL that is set is none, or belongs to another machine, which does not answer.
     """
-    url = PREFECT_API_URL.value() or LOCAL
+    url = (PREFECT_API_URL.value() or LOCAL).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        local = parts.hostname in ("127.0.0.1", "localhost", "::1") and (parts.port or 80) > 0
+    except ValueError as error:
+        raise TidemillError(f"PREFECT_API_URL={url}: {error}; expected for example {LOCAL}") from error
+    if local and parts.path != "/api":
+        raise TidemillError(f"PREFECT_API_URL={url}: expected it to end in /api, as in {LOCAL}")
     if answers(url):
         return url, ""
-    if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not local:
         raise TidemillError(f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL to use a local one")
     start(url)
     page = url.removesuffix("/api")
@@ -79,9 +88,17 @@ def start(url: str) -> None:
     (home / "server.pid").write_text(str(server.pid))  # where `prefect server stop` looks
 
 
-def bury(dead: list[str]) -> None:
-    """Runs that died with their process are Crashed on the server."""
-    end_runs(dead, Crashed(message="its process was killed"))
+def bury(dead: list[str], workspace: Path) -> None:
+    """Runs that died with their process are Crashed on the server: the dead ones, and any of the workspace that never began."""
+    end_runs([*dead, *find_pending(workspace)], Crashed(message="its process was killed"))
+
+
+def find_pending(workspace: Path) -> list[str]:
+    """Ids of the runs by hand in the workspace that the server heard of and that did not begin."""
+    pending = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=pending)
+    return [str(run.id) for run in runs if run.deployment_id is None and run.parameters.get("workspace") == str(workspace)]
 
 
 def end_runs(runs: list[str], state: State[None]) -> None:

@@ -41,11 +41,12 @@ def put(name: str, value: str, every: int) -> Callable[[Lines], Lines]:
         ("flights", put("distance", "-5", 10), "validate", ["column 'distance'", "at least 1", "rows", "-5", "budget of 1.0%"]),
         ("flights", put("arr_delay", "0", 1), "validate", ["column 'late'", "one class", "rows"]),
         ("flights", put("origin", "XXX", 50), "validate", ["column 'origin'", "XXX", "rows"]),
+        ("flights", put("month", "13", 40_000), "ingest", ["table.query: ", "2013-13-1"]),
         ("flights", lambda lines: [], "ingest", ["source 'flights'", "empty", "0 bytes"]),
         ("flights", lambda lines: lines[:1], "ingest", ["source 'flights'", "no row"]),
         ("flights", lambda lines: lines[:200], "validate", ["valid rows", "expected at least 1,000"]),
     ],
-    ids=["renamed", "renamed-again", "retyped", "negative", "one-class", "new-word", "empty", "header", "few"],
+    ids=["renamed", "renamed-again", "retyped", "negative", "one-class", "new-word", "no-day", "empty", "header", "few"],
 )
 def test_bad_data_stops_the_run(
     workspace: Workspace, source: str, change: Callable[[Lines], Lines], stage: str, words: list[str]

@@ -11,8 +11,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 
+from tasks import claim
 from tasks.core.errors import TidemillError
-from tasks.reproduce import LOCK_COPY, heal
+from tasks.reproduce import CHILD, LOCK_COPY, heal
 from tests.conftest import Workspace, free_port, hashes, states
 
 pytestmark = pytest.mark.slow
@@ -129,6 +130,29 @@ def test_terminated_run_exits_143_and_is_cancelled(workspace: Workspace) -> None
     assert "stopped; the next run goes on from here" in rest
     assert unfinished_runs(workspace) == []
     assert stage_process("tasks.train") is None
+
+
+def test_stop_that_a_destructor_swallows_is_asked_for_again() -> None:
+    class Swallows:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def work() -> None:
+        Swallows()
+        time.sleep(5)
+
+    with pytest.raises(claim.Terminated), claim.terminable():
+        work()
+
+
+@pytest.mark.parametrize("content", ["3", "[]", '{"pid": 1, "run": "x"}', '{"pid": 1', '{"pid": "x", "started": 1}', ""])
+def test_records_of_a_killed_run_that_are_none_are_passed_over(tmp_path: Path, content: str) -> None:
+    for path in (claim.HOLDER, CHILD):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+    with claim.claim(tmp_path) as dead:
+        assert dead == []
+    assert not (tmp_path / CHILD).exists()
 
 
 def test_run_whose_server_is_lost_says_so_and_the_next_goes_on(workspace: Workspace, tmp_path: Path) -> None:

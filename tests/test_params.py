@@ -50,6 +50,7 @@ def test_params_of_the_repository_load() -> None:
         ("  patience: 2", "  patience: 2.5", ["train.patience: found 2.5", "expected a valid integer"]),
         ("  patience: 2", "  patience: [2]", ["train.patience: found 'list'", "expected a valid integer"]),
         ("  patience: 2", "  patience:", ["train.patience: found None", "expected a valid integer"]),
+        ("{column: time, not_null: true}", "{column: time, matches: '['}", ["validate.rules.0", "'[' is no regular expression"]),
         ("seed: 2013", "seed: true", ["seed: found True", "expected a valid integer"]),
         ("min_auc: 0.683", "min_auc: true", ["evaluate.gate.min_auc: found True", "expected a valid number"]),
         ("column: time, not_null: true", "column: time, not_null: 1", ["validate.rules.0.not_null: found 1"]),
@@ -118,7 +119,9 @@ def test_params_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["name: \x07\n", "? [a, b]\n: 1\n", "a: &a [*a]\n"], ids=["control character", "list as key", "itself inside"]
+    "text",
+    ["name: \x07\n", "? [a, b]\n: 1\n", "a: &a [*a]\n", "a: 2013-02-30\n", "a: !!int foo\n", f"a: {'9' * 5000}\n", "[" * 100_000],
+    ids=["control character", "list as key", "itself inside", "no such day", "no number", "too many digits", "too deep"],
 )
 def test_yaml_that_json_cannot_say_is_refused_without_a_traceback(text: str) -> None:
     refusal(text)
@@ -196,6 +199,9 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("", "expected KEY=VALUE"),
         ("train.epochs=[1", "not YAML"),
         ("train.epochs=*other", "not YAML"),
+        ("preprocess.test_from=2013-02-30", "not YAML: day is out of range for month"),
+        ("seed=!!int foo", "not YAML: invalid literal for int()"),
+        ("name=\udcff", "not YAML: 'utf-8' codec can't encode"),
     ],
 )
 def test_setting_that_cannot_be_made_is_refused(setting: str, words: str) -> None:

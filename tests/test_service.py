@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +134,27 @@ def test_body_that_is_no_request_is_refused_and_the_service_lives_on(
 def test_other_model_and_other_path_are_not_found(port: int) -> None:
     assert post(port, b"{}", "/v1/models/trains:predict")[0] == 404
     assert post(port, b"{}", "/nowhere")[0] == 404
+
+
+@pytest.mark.parametrize("pointer", ["[]", "3", "", '{"version": "../elsewhere"}', '{"version": 3}', '{"version": "0123"}'])
+def test_pointer_that_names_no_release_is_refused_in_one_line(pointer: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases/production.json").write_text(pointer)
+    done = Workspace(tmp_path, environment).run("-m", "serving")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: releases/")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_taken_port_and_flags_out_of_bounds_are_refused(port: int, trained: Workspace) -> None:
+    taken = trained.run("-m", "serving", "--port", str(port))
+    assert taken.returncode == 1
+    assert "address already in use" in taken.stderr
+    assert taken.stdout == ""
+    for flag, value in (("--port", "99999999"), ("--port", "-1"), ("--max-body", "-5"), ("--max-body", "many")):
+        done = trained.run("-m", "serving", flag, value)
+        assert done.returncode == 2
+        assert f"argument {flag}: invalid" in done.stderr
 
 
 def test_predict_by_another_method_is_told_the_right_one(port: int) -> None:

@@ -43,8 +43,10 @@ def check_kinds(table: pa.Table, *, time: str, target: str, numbers: Sequence[st
     for column, kind in kinds.items():
         values = table.column(column)
         if not _is_kind(values.type, kind):
-            broken = _unreadable(values, kind)
-            found.append(violation(column, f"expected {kind}, found {values.type}", values.to_pylist(), broken))
+            broken, rule = _unreadable(values, kind), f"expected {kind}, found {values.type}"
+            if values.null_count == len(values):
+                broken, rule = np.ones(len(values), bool), f"expected {kind}, every value is missing"
+            found.append(violation(column, rule, values.to_pylist(), broken))
     return found
 
 
@@ -81,7 +83,8 @@ def offenders(frame: pd.DataFrame, column: str, schema: schema_pb2.Schema) -> ND
     if feature is None or column not in frame:
         return np.ones(len(frame), bool)
     values = frame[column]
-    broken = values.isna().to_numpy() if feature.presence.min_fraction == 1.0 else np.zeros(len(frame), bool)
+    needed = feature.presence.min_fraction == 1.0 or bool(values.isna().all())  # a column that is wholly missing is told whole
+    broken = values.isna().to_numpy() if needed else np.zeros(len(frame), bool)
     match feature.WhichOneof("domain_info"):
         case "domain":
             words = next(set(domain.value) for domain in schema.string_domain if domain.name == feature.domain)

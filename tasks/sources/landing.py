@@ -24,6 +24,7 @@ def land(name: str, source: Source, parquet: Path) -> None:
         if csv.stat().st_size == 0:
             raise DataError(f"source {name!r}: {locate(name, source)} is empty (0 bytes); expected a header line and rows")
         try:
+            check_header(name, db, csv)
             relation = db.read_csv(_literal(csv), header=True, na_values=["", *source.missing], sample_size=-1)
             relation.to_parquet(str(aside))
         except duckdb.Error as error:
@@ -32,14 +33,22 @@ def land(name: str, source: Source, parquet: Path) -> None:
             raise DataError(f"source {name!r}: {locate(name, source)} has a header and no row; expected at least one")
 
 
+def check_header(name: str, db: duckdb.DuckDBPyConnection, csv: Path) -> None:
+    """DataError when two columns have one name: DuckDB would number them, and a query would take the first."""
+    header = db.read_csv(_literal(csv), header=False, all_varchar=True).limit(1).fetchall()[0]
+    if twice := sorted({word for word in header if word and header.count(word) > 1}):
+        raise DataError(f"source {name!r}: its header names the columns {twice} more than once; expected each name once")
+
+
 def _literal(path: Path) -> str:
     """The path for DuckDB, which would take brackets, stars and question marks for a pattern."""
     return re.sub(r"([\[\]*?])", r"[\1]", str(path))
 
 
 def first_line(error: Exception) -> str:
-    """What an engine's error says is wrong, in one line: all before its hints, which follow an empty line."""
-    return " ".join(str(error).strip().split("\n\n")[0].split())
+    """What an engine's error says is wrong, in one line of at most 300 characters: all before its hints."""
+    said = " ".join(str(error).strip().split("\n\n")[0].split("Possible fixes:")[0].split())
+    return said if len(said) <= 300 else f"{said[:297]}..."
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_text_that_is_no_time_is_found() -> None:
 
 def test_time_that_is_missing_everywhere_is_found() -> None:
     (found,) = found_in(table(time=[None] * 3))
-    assert (found.column, found.rule) == ("time", "expected a timestamp, found null")
+    assert (found.column, found.rule) == ("time", "expected a timestamp, every value is missing")
 
 
 def test_every_wrong_column_is_found() -> None:
@@ -134,3 +134,9 @@ def test_required_columns_are_those_demanded_in_every_row() -> None:
     assert required_columns(SCHEMA) == {"shared", "month", "digits"}
     flights = text_format.Parse((ROOT / "data/schema.pbtxt").read_text(), schema_pb2.Schema())
     assert {"month", "late", "carrier"} <= required_columns(flights)
+
+
+def test_wholly_missing_column_is_told_with_all_its_rows() -> None:
+    empty = pa.array([None] * 3, pa.string())
+    (found,) = found_in(table(distance=empty))
+    assert (found.rule, found.rows) == ("expected a number, every value is missing", 3)

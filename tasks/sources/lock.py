@@ -1,0 +1,27 @@
+"""sources.lock: what each source was when a run last looked."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.errors import DataError
+
+
+def read_lock(path: Path) -> dict[str, dict[str, Any]]:
+    """The mark of each source by name, none when there is no file; DataError when the file holds something else."""
+    try:
+        locked = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{path} is not YAML: {said}; take it back from git, or delete it to look anew") from error
+    if not isinstance(locked or {}, dict) or not all(isinstance(mark, dict) for mark in (locked or {}).values()):
+        raise DataError(f"{path} does not name each source's mark; take it back from git, or delete it to look anew")
+    return locked or {}
+
+
+def require_lock(path: Path) -> None:
+    """DataError unless the file is there: offline, it is all that says what the data is."""
+    if not path.exists():
+        raise DataError(f"there is no {path}: run once without --offline, which looks at the sources and writes it")
