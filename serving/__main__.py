@@ -3,7 +3,9 @@
 import argparse
 import json
 import re
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -27,11 +29,16 @@ def main() -> None:
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    app = make_app(bundle, max_body=args.max_body)
-    settings = uvicorn.Config(app, host=args.host, port=args.port, log_level="warning", timeout_keep_alive=30, server_header=False)
-    listener = settings.bind_socket()  # says so and exits when the port is taken
+    try:
+        listener = socket.create_server((args.host, args.port), family=socket.AF_INET6 if ":" in args.host else socket.AF_INET)
+    except OSError as error:
+        print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
+        sys.exit(1)
     print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    uvicorn.Server(settings).run(sockets=[listener])
+    app = make_app(bundle, max_body=args.max_body)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False))
+    with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
+        server.run(sockets=[listener])
 
 
 def port(text: str) -> int:

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -149,12 +150,23 @@ def test_pointer_that_names_no_release_is_refused_in_one_line(pointer: str, tmp_
 def test_taken_port_and_flags_out_of_bounds_are_refused(port: int, trained: Workspace) -> None:
     taken = trained.run("-m", "serving", "--port", str(port))
     assert taken.returncode == 1
-    assert "address already in use" in taken.stderr
+    assert f"error: cannot listen on 127.0.0.1, port {port}: " in taken.stderr
     assert taken.stdout == ""
     for flag, value in (("--port", "99999999"), ("--port", "-1"), ("--max-body", "-5"), ("--max-body", "many")):
         done = trained.run("-m", "serving", flag, value)
         assert done.returncode == 2
         assert f"argument {flag}: invalid" in done.stderr
+
+
+def test_service_stopped_by_ctrl_c_or_sigterm_says_nothing(trained: Workspace) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with trained.start("-m", "serving", "--port", "0") as process:
+            assert process.stdout is not None
+            while " at http://" not in process.stdout.readline():
+                assert process.poll() is None
+            time.sleep(1)
+            process.send_signal(number)
+            assert "Traceback" not in process.stdout.read()
 
 
 def test_predict_by_another_method_is_told_the_right_one(port: int) -> None:
