@@ -47,8 +47,18 @@ def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settin
         started = time.monotonic()
         configure_prefect(url, server.HEARTBEAT_SECONDS)
         server.watch_heartbeats()
-        with claim.terminable(), view.showing(list(stages)):
-            release = flow(workspace=workspace, settings=settings, offline=offline)
+        try:
+            with claim.terminable(), view.showing(list(stages)):
+                release = flow(workspace=workspace, settings=settings, offline=offline)
+        except (claim.Terminated, KeyboardInterrupt) as stop:
+            run = claim.read_holder(workspace).get("run")
+            began = [str(run)] if run else []
+            server.end_runs([*began, *server.find_pending(workspace)], Cancelled(message="stopped by a signal"))
+            print("stopped; the next run goes on from here", file=sys.stderr)
+            return 143 if isinstance(stop, claim.Terminated) else 130
+    except KeyboardInterrupt:
+        print("stopped before anything was started", file=sys.stderr)
+        return 130
     except TidemillError as error:
         return fail(error)
     except httpx.HTTPError as error:
@@ -57,11 +67,6 @@ def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settin
         os._exit(TidemillError.exit_code)  # Prefect's threads would try for minutes to bring it their last words
     except OSError as error:
         return fail(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
-    except (claim.Terminated, KeyboardInterrupt) as stop:
-        run = claim.read_holder(workspace).get("run")
-        server.end_runs([*([str(run)] if run else []), *server.find_pending(workspace)], Cancelled(message="stopped by a signal"))
-        print("stopped; the next run goes on from here", file=sys.stderr)
-        return 143 if isinstance(stop, claim.Terminated) else 130
     summarise(workspace, stages, release, time.monotonic() - started, url)
     return 0
 

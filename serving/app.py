@@ -98,7 +98,7 @@ def refuse(request: Request, error: RequestError) -> Response:
         "error": error.detail,
         "errors": [{"field": field, "detail": detail} for field, detail in error.faults],
     }
-    # A body refused unread would be taken for the connection's next request.
+    # What was not read of the body would be taken for the connection's next request.
     headers = {"connection": "close"} if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else None
     return reply(problem, error.status, headers, "application/problem+json")
 
