@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,64 +31,206 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class PackageSource(Section):
+class Reading(Section):
+    """How the bytes of a file are read; what is absent is found out from the content."""
+
+    missing: tuple[str, ...] = ()  # words that mean "no value", besides the empty field
+    format: Literal["csv", "json", "parquet", "arrow"] | None = None
+    encoding: Name | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    decimal: Literal[",", "."] | None = None
+    dates: Name | None = None  # as strptime: "%d.%m.%Y"
+    types: dict[Name, Literal["text", "number", "date", "time"]] = {}  # of columns whose values say it wrongly
+
+
+class PackageSource(Reading):
     """A file inside an installed package, by its path from the folder that packages are installed in."""
 
     kind: Literal["package"]
     package: Name
     resource: Name
-    missing: tuple[str, ...] = ()
 
 
-class FileSource(Section):
-    """A CSV file, plain, gzipped or the only member of a zip; the path is relative to the workspace."""
+class FileSource(Reading):
+    """Files: a path from the workspace, a glob, or a URL that fsspec opens; text, JSON lines, Parquet or Arrow, also packed."""
 
     kind: Literal["file"]
     file: Name
+    endpoint: Name | None = None  # of an S3 service other than Amazon's
+
+
+Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
+
+
+class SqlSource(Section):
+    """A table or the result of a query in a database that SQLAlchemy reaches; `watermark` is a column that only grows."""
+
+    kind: Literal["sql"]
+    url: Name
+    table: Name | None = None
+    query: Name | None = None
+    password: Secret | None = None
+    watermark: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_one_thing_without_a_secret(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either table or query")
+        if re.search(r"://[^/@]*:[^/@]+@", self.url) or re.search(r"[?&]password=", self.url):
+            raise ValueError("the url holds a password; put that in the environment and name it: password: env:NAME")
+        return self
+
+
+class Page(Section):
+    """How an API cuts its answer into pages.
+
+    by number or offset: `parameter` counts from `start`; by cursor: `parameter` takes what stands at `next` in the page
+    before; by link: the Link header, or the URL at `next`.
+    """
+
+    by: Literal["number", "offset", "cursor", "link"]
+    parameter: Name | None = None
+    start: Annotated[int, Field(ge=0)] = 1
+    size_parameter: Name | None = None
+    size: Count | None = None
+    next: Name | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.by != "link" and self.parameter is None:
+            raise ValueError(f"pages by {self.by} need the name of the query's parameter")
+        if self.by == "cursor" and self.next is None:
+            raise ValueError("pages by cursor need next: where in the page the cursor stands, for example meta.next")
+        return self
+
+
+class Since(Section):
+    """Only what is new: the parameter takes the largest value of the column that was fetched before."""
+
+    column: Name
+    parameter: Name
+
+
+class ApiSource(Section):
+    """Rows from an HTTP API that answers in JSON; `rows` says where in the answer their list stands, "" for the answer itself."""
+
+    kind: Literal["api"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    rows: str
+    query: dict[Name, str] = {}
+    page: Page | None = None
+    token: Secret | None = None  # sent as `Authorization: Bearer`, or as it is under `header`
+    header: Name | None = None
+    key: Name | None = None  # the column that tells rows apart: a row sent twice counts once
+    watermark: Since | None = None
     missing: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> Self:
+        if re.search(r"://[^/@]*:[^/@]+@", self.url):
+            raise ValueError("the url holds a password; put it in the environment and name it: token: env:NAME")
+        return self
 
-Source = Annotated[PackageSource | FileSource, Field(discriminator="kind")]
+
+Source = Annotated[PackageSource | FileSource | SqlSource | ApiSource, Field(discriminator="kind")]
 Sources = dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Source]
+
+
+class Privacy(Section):
+    """What becomes of personal columns, each named as `column` or `source.column`, before a row of them is written anywhere.
+
+    pseudonymise: a keyed HMAC-SHA256, the same for the same value and key; coarsen: a date to its day, month or year, text to
+    its first characters; keep: looked at, and no harm.
+    """
+
+    key: Secret | None
+    drop: tuple[Name, ...]
+    pseudonymise: tuple[Name, ...]
+    coarsen: dict[Name, Literal["day", "month", "year"] | Annotated[int, Field(ge=1, le=100)]]
+    keep: tuple[Name, ...]
+
+    @model_validator(mode="after")
+    def _is_decided_once(self) -> Self:
+        named = [*self.drop, *self.pseudonymise, *self.coarsen, *self.keep]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"{twice} named more than once among drop, pseudonymise, coarsen and keep")
+        if self.pseudonymise and self.key is None:
+            raise ValueError("pseudonymise needs a key: name the environment variable that holds it, key: env:NAME")
+        return self
+
+
+Task = Literal["binary", "multiclass", "regression"]
+Label = int | str | bool
 
 
 class Table(Section):
     """The columns of the table by their role, and the DuckDB query that makes it from the sources."""
 
-    time: Name
+    task: Task
+    time: Name | None
     target: Name
+    classes: tuple[Label, ...]  # of a binary or multiclass target; of two the second is the one whose probability is told
     numbers: tuple[Name, ...]
     categories: tuple[Name, ...]
+    dates: tuple[Name, ...]
+    texts: tuple[Name, ...]
     slices: tuple[Name, ...]
     outcomes: tuple[Name, ...]
+    sets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Name] = {}  # by name a query of one column, for rules
     query: Name
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return (*self.numbers, *self.categories, *self.dates, *self.texts)
 
     @model_validator(mode="after")
     def _roles_are_apart(self) -> Self:
-        features = [*self.numbers, *self.categories]
+        features = self.features
         if not features:
-            raise ValueError("no feature: name at least one column under numbers or categories")
+            raise ValueError("no feature: name at least one column under numbers, categories, dates or texts")
         if twice := sorted({name for name in features if features.count(name) > 1}):
-            raise ValueError(f"{twice} named twice among numbers and categories")
-        if leaks := [name for name in features if name in (self.target, self.time, *self.outcomes)]:
+            raise ValueError(f"{twice} named twice among numbers, categories, dates and texts")
+        late = {self.target, *self.outcomes} | ({self.time} if self.time not in self.dates else set())
+        if leaks := [name for name in features if name in late]:
             raise ValueError(f"{leaks} cannot be features: the time, the target or outcomes, known too late to predict with")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_fit_the_task(self) -> Self:
+        wanted = {"binary": "two", "multiclass": "three or more", "regression": "no"}[self.task]
+        fits = {"binary": len(self.classes) == 2, "multiclass": len(self.classes) > 2, "regression": not self.classes}[self.task]
+        if not fits:
+            raise ValueError(f"task {self.task} takes {wanted} classes, found {list(self.classes)}")
+        if len({str(label) for label in self.classes}) < len(self.classes):
+            raise ValueError(f"classes {list(self.classes)} name one more than once")
         return self
 
 
 class Rule(Section):
-    """What every value of a column must satisfy; a missing value breaks only not_null."""
+    """What every value of a column must satisfy, a missing value breaking only not_null; or what holds between columns.
 
-    column: Name
+    unique: no value, or combination of several columns' values, stands in two rows, of which the first is kept;
+    in_set: one of a set of the table's; expression: a condition in SQL, which a row breaks where it is false.
+    """
+
+    column: Name | None = None
     min: float | None = None
     max: float | None = None
     one_of: tuple[int | float | str, ...] | None = None
     matches: str | None = None
     not_null: bool = False
+    in_set: Name | None = None
+    unique: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    expression: Name | None = None
+    budget: Share | None = None  # of the rows that may break this rule alone; the whole budget bounds it too
 
     @model_validator(mode="after")
     def _demands_something(self) -> Self:
-        if (self.min, self.max, self.one_of, self.matches) == (None,) * 4 and not self.not_null:
-            raise ValueError("demands nothing: give min, max, one_of, matches or not_null")
+        of_column = (self.min, self.max, self.one_of, self.matches, self.in_set) != (None,) * 5 or self.not_null
+        if (self.column is not None, self.unique is not None, self.expression is not None).count(True) != 1:
+            raise ValueError("give one of column, unique and expression")
+        if of_column != (self.column is not None):
+            raise ValueError("a column needs min, max, one_of, matches, in_set or not_null; unique and expression stand alone")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         try:
@@ -98,17 +240,59 @@ class Rule(Section):
         return self
 
 
+class Drift(Section):
+    """How far a column may be from what the last release learned on: L-infinity of the shares of a category's words,
+    Jensen-Shannon divergence of a number's distribution. Beyond it a warning, or the end of the run."""
+
+    categories: Share
+    numbers: Share
+    beyond: Literal["warn", "stop"]
+
+
 class Validate(Section):
     max_quarantined: Share
     min_rows: Count
+    duplicates: Literal["keep", "quarantine", "stop"]  # rows that equal another one in every column
+    drift: Drift
     rules: tuple[Rule, ...]
 
 
-class Preprocess(Section):
-    test_from: date
+class TimeSplit(Section):
+    """By the table's time: rows from `test_from` on test, the last day of every `validation_every_days` before it validates."""
+
+    by: Literal["time"]
+    test_from: date | datetime
     validation_every_days: Annotated[int, Field(ge=2, le=366)]
+
+
+class RandomSplit(Section):
+    """By chance from the seed, each class divided alike."""
+
+    by: Literal["random"]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    validation: Annotated[float, Field(gt=0, lt=1)]
+
+
+class GroupSplit(Section):
+    """By chance from the seed, all rows with the same value of the column on one side."""
+
+    by: Literal["group"]
+    column: Name
+    test: Annotated[float, Field(gt=0, lt=1)]
+    validation: Annotated[float, Field(gt=0, lt=1)]
+
+
+Split = Annotated[TimeSplit | RandomSplit | GroupSplit, Field(discriminator="by")]
+
+
+class Preprocess(Section):
+    split: Split
     quantiles: Annotated[int, Field(ge=2, le=65_536)]
     min_count: Count
+    max_words: Annotated[int, Field(ge=1, le=10_000_000)]  # of a category, the most frequent ones
+    tokens: Annotated[int, Field(ge=1, le=1024)]  # of a text, the first ones
+    token_words: Annotated[int, Field(ge=1, le=10_000_000)]  # of all texts of a column, the most frequent ones
+    holidays: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]+)?$")] | None  # a country, or a part of one: US, DE-BY
 
 
 class Range(Section):
@@ -180,18 +364,29 @@ class Compress(Section):
     calibration_rows: Annotated[int, Field(ge=10)]
 
 
+Metric = Literal["auc", "log_loss", "accuracy", "rmse", "mae", "r2"]
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "binary": ("auc", "log_loss"),
+    "multiclass": ("accuracy", "log_loss"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
 class Gate(Section):
-    min_auc: Share
-    max_logloss: Annotated[float, Field(gt=0)]
-    max_auc_below_teacher: Share
+    """What a candidate must keep, metric by metric; `near_teacher` is how much worse than the teacher it may be."""
+
+    at_least: dict[Metric, float]
+    at_most: dict[Metric, float]
+    near_teacher: dict[Metric, Annotated[float, Field(ge=0)]]
     max_bytes: Count
     max_microseconds: Annotated[float, Field(gt=0)]
-    beats: tuple[Literal["constant", "logistic regression", "gradient boosting"], ...]
+    beats: tuple[Literal["constant", "linear", "gradient boosting"], ...]
 
 
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=20, le=100_000)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    baseline_rows: Count  # that the baselines learn from at most: they hold them in memory
     gate: Gate
 
 
@@ -205,6 +400,7 @@ class Params(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     sources: Annotated[Sources, Field(min_length=1)]
+    privacy: Privacy
     table: Table
     validate_: Annotated[Validate, Field(alias="validate")]
     preprocess: Preprocess
@@ -215,6 +411,20 @@ class Params(Section):
     compress: Compress
     evaluate: Evaluate
     export: Export
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        split = self.preprocess.split
+        if isinstance(split, TimeSplit) and self.table.time is None:
+            raise ValueError("preprocess.split by time needs table.time; name the column, or split by random or group")
+        gate = self.evaluate.gate
+        allowed = METRICS[self.table.task]
+        named: set[str] = {*gate.at_least, *gate.at_most, *gate.near_teacher}
+        if strange := sorted(named - set(allowed)):
+            raise ValueError(f"evaluate.gate names {strange}; task {self.table.task} is measured by {list(allowed)}")
+        if strange := sorted({rule.in_set for rule in self.validate_.rules if rule.in_set} - self.table.sets.keys()):
+            raise ValueError(f"validate.rules name the sets {strange}; table.sets has {sorted(self.table.sets)}")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> "Params":
@@ -325,7 +535,7 @@ def _explain(error: ValidationError) -> str:
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     loc = fault["loc"]  # pydantic puts the kind of a source behind its name
-    path = [part for i, part in enumerate(loc) if not (i == 2 and loc[0] == "sources" and part in ("package", "file", "[key]"))]
+    path = [part for i, part in enumerate(loc) if not (i == 2 and (loc[0], part) in _KINDS) and part != "[key]"]
     key = ".".join(map(str, path)) or "the file"
     found = fault["input"]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -342,12 +552,23 @@ def _explain(error: ValidationError) -> str:
             return f"{key}: found {shown!r}; {fault['msg'].removeprefix('Input ').replace('should be', 'expected', 1)}{more}"
 
 
+# What pydantic puts behind the key of a value that comes in several kinds.
+_KINDS: dict[tuple[int | str, int | str], type[Section]] = {
+    ("sources", "package"): PackageSource,
+    ("sources", "file"): FileSource,
+    ("sources", "sql"): SqlSource,
+    ("sources", "api"): ApiSource,
+    ("preprocess", "time"): TimeSplit,
+    ("preprocess", "random"): RandomSplit,
+    ("preprocess", "group"): GroupSplit,
+}
+
+
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section at `loc` allows."""
     model: Any = Params
-    for part in loc:
+    for i, part in enumerate(loc):
         fields = {field.alias or name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
-        model = {"package": PackageSource, "file": FileSource}.get(str(part), fields.get(str(part), model))
-        if model == Validate.model_fields["rules"].annotation:
-            model = Rule
+        model = _KINDS[loc[0], part] if i == 2 and (loc[0], part) in _KINDS else fields.get(str(part), model)
+        model = {Validate.model_fields["rules"].annotation: Rule, ApiSource.model_fields["page"].annotation: Page}.get(model, model)
     return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]

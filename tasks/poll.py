@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from tasks import view
 from tasks.core.errors import TidemillError
 from tasks.params import Params
-from tasks.sources import file
-from tasks.sources.lock import read_lock
+from tasks.sources.land import look
+from tasks.sources.lock import Mark, read_lock
 from tasks.stage import replacing
 
 HEADER = "# What each source was when a run last looked; written by the poll, kept in git, read by `dvc repro`.\n"
@@ -24,7 +24,7 @@ def poll(workspace: Path) -> list[str]:
     shown = view.current()
     shown.begin("poll", "looks at the sources")
     try:
-        moved = look(workspace)
+        moved = update_lock(workspace)
     except TidemillError:
         shown.end("poll", "Failed", "")
         raise
@@ -35,12 +35,12 @@ def poll(workspace: Path) -> list[str]:
     return moved
 
 
-def look(workspace: Path) -> list[str]:
+def update_lock(workspace: Path) -> list[str]:
     """Compare every source with sources.lock, and rewrite that when they differ; returns the differences in words."""
     lock = workspace / "sources.lock"
-    sources = Params.load(workspace / "params.yaml").sources
+    params = Params.load(workspace / "params.yaml")
     old = read_lock(lock)
-    new = {name: file.fingerprint(name, source, workspace) for name, source in sources.items()}
+    new = {name: look(name, source, params.privacy, workspace) for name, source in params.sources.items()}
     if new != old:
         text = io.StringIO(HEADER)
         text.seek(0, io.SEEK_END)
@@ -55,7 +55,7 @@ def look(workspace: Path) -> list[str]:
     ]
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _difference(old: Mark, new: Mark) -> str:
     parts = [f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in new if old.get(key) != new.get(key)]
     return f"moved: {', '.join(parts)}"
 

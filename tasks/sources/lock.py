@@ -1,15 +1,16 @@
 """sources.lock: what each source was when a run last looked."""
 
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.core.errors import DataError
 
+Mark = dict[str, str | int]  # what identifies a source's content: hash and bytes, or watermark and rows, ...
 
-def read_lock(path: Path) -> dict[str, dict[str, Any]]:
+
+def read_lock(path: Path) -> dict[str, Mark]:
     """The mark of each source by name, none when there is no file; DataError when the file holds something else."""
     try:
         locked = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -25,3 +26,12 @@ def require_lock(path: Path) -> None:
     """DataError unless the file is there: offline, it is all that says what the data is."""
     if not path.exists():
         raise DataError(f"there is no {path}: run once without --offline, which looks at the sources and writes it")
+
+
+def refuse_moved(name: str, found: Mark, locked: Mark) -> None:
+    """DataError unless the source is what the lock says it was."""
+    if found != locked:
+        raise DataError(
+            f"source {name!r} is not what sources.lock says: found {found}, locked {locked or None}; "
+            "`python -m flows.train` looks again and rewrites the lock, or put the locked content back"
+        )

@@ -1,36 +1,52 @@
-"""Lands a source as Parquet, with types read from all of its values."""
+"""Reads a file, whatever its format, as a DuckDB relation with types read from all of its values."""
 
 import re
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
 from tasks.core.errors import DataError
-from tasks.params import Source
-from tasks.shards import count_rows
-from tasks.sources.file import locate
-from tasks.stage import replacing
+from tasks.core.privacy import Guard
+from tasks.engine import first_line
+from tasks.params import FileSource, PackageSource
+
+T = TypeVar("T")
 
 
-def land(name: str, source: Source, parquet: Path) -> None:
-    """Every row of the source stands in `parquet`, with types read from all of its values."""
-    with _plain(name, locate(name, source)) as csv, replacing(parquet) as aside, duckdb.connect() as db:
+@contextmanager
+def opened(
+    name: str, source: PackageSource | FileSource, path: Path, db: duckdb.DuckDBPyConnection, guard: Guard
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The file's rows as a relation of the connection, for the length of the block."""
+    with _plain(name, path) as csv:
         if csv.stat().st_size == 0:
-            raise DataError(f"source {name!r}: {locate(name, source)} is empty (0 bytes); expected a header line and rows")
-        try:
-            check_header(name, db, csv)
-            relation = db.read_csv(_literal(csv), header=True, na_values=["", *source.missing], sample_size=-1)
-            relation.to_parquet(str(aside))
-        except duckdb.Error as error:
-            raise DataError(f"source {name!r}: not a table: {first_line(error)}") from error
-        if not count_rows(aside):
-            raise DataError(f"source {name!r}: {locate(name, source)} has a header and no row; expected at least one")
+            raise DataError(f"source {name!r}: {path} is empty (0 bytes); expected a header line and rows")
+        relation = told(name, guard, lambda: _read(name, db, csv, source))
+        if not relation.limit(1).fetchall():
+            raise DataError(f"source {name!r}: {path} has a header and no row; expected at least one")
+        yield relation
+
+
+def told(name: str, guard: Guard, read: Callable[[], T]) -> T:
+    """What `read` gives; what DuckDB cannot read a DataError says, without its words where they may quote a personal value."""
+    try:
+        return read()
+    except duckdb.Error as error:
+        line = re.search(r"[Ll]ine:? (\d+)", str(error))
+        said = first_line(error) if not guard.changes else f"line {line[1]} cannot be read" if line else "it cannot be read"
+        raise DataError(f"source {name!r}: not a table: {said}") from error
+
+
+def _read(name: str, db: duckdb.DuckDBPyConnection, csv: Path, source: PackageSource | FileSource) -> duckdb.DuckDBPyRelation:
+    check_header(name, db, csv)
+    return db.read_csv(_literal(csv), header=True, na_values=["", *source.missing], sample_size=-1)
 
 
 def check_header(name: str, db: duckdb.DuckDBPyConnection, csv: Path) -> None:
@@ -43,12 +59,6 @@ def check_header(name: str, db: duckdb.DuckDBPyConnection, csv: Path) -> None:
 def _literal(path: Path) -> str:
     """The path for DuckDB, which would take brackets, stars and question marks for a pattern."""
     return re.sub(r"([\[\]*?])", r"[\1]", str(path))
-
-
-def first_line(error: Exception) -> str:
-    """What an engine's error says is wrong, in one line of at most 300 characters: all before its hints."""
-    said = " ".join(str(error).strip().split("\n\n")[0].split("Possible fixes:")[0].split())
-    return said if len(said) <= 300 else f"{said[:297]}..."
 
 
 @contextmanager

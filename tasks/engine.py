@@ -1,0 +1,31 @@
+"""DuckDB as it is used here: in a bounded memory, spilling beside the workspace's other caches, and never on the network."""
+
+from pathlib import Path
+
+import duckdb
+
+MEMORY = "1500MB"  # of its buffers; what is larger spills, so that a table larger than memory is only slower
+SPILL = Path(".cache/duckdb")
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection of its own, to nothing but memory."""
+    SPILL.mkdir(parents=True, exist_ok=True)
+    config = {"memory_limit": MEMORY, "temp_directory": str(SPILL), "autoinstall_known_extensions": "false"}
+    return duckdb.connect(config=config)
+
+
+def first_line(error: Exception) -> str:
+    """What an engine's error says is wrong, in one line of at most 300 characters: all before its hints."""
+    said = " ".join(str(error).strip().split("\n\n")[0].split("Possible fixes:")[0].split())
+    return said if len(said) <= 300 else f"{said[:297]}..."
+
+
+def quoted(name: str) -> str:
+    """The name as an identifier of DuckDB's SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """The text as a string of DuckDB's SQL."""
+    return "'" + text.replace("'", "''") + "'"

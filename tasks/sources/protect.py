@@ -1,0 +1,130 @@
+"""What stands between a source and the first byte that is written of it: one set of types, and personal columns dealt with."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+
+from tasks import engine
+from tasks.core.errors import DataError
+from tasks.core.privacy import PSEUDONYM_LENGTH, SAMPLE, Coarsening, Guard, find_personal, undecided
+from tasks.credentials import read_secret
+from tasks.params import Privacy
+
+BLOCK = 64  # bytes of SHA-256's block, for HMAC
+
+
+def guard_of(name: str, privacy: Privacy) -> Guard:
+    """What `privacy` in params.yaml says of the columns of this source: those named bare are meant wherever they stand."""
+
+    def own(named: str) -> str | None:
+        source, dot, column = named.partition(".")
+        return column if dot and source == name else None if dot else named
+
+    def of(names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(column for column in map(own, names) if column)
+
+    return Guard(
+        drop=of(privacy.drop),
+        pseudonymise=of(privacy.pseudonymise),
+        coarsen=tuple((column, to) for key, to in privacy.coarsen.items() if (column := own(key))),
+        keep=of(privacy.keep),
+        key=read_secret(privacy.key).encode() if privacy.key and privacy.pseudonymise else b"",
+    )
+
+
+def write(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, parquet: Path, guard: Guard) -> None:
+    """The relation's rows stand in the Parquet file, in their order, protected and in the common types."""
+    protected(db, relation, guard).to_parquet(str(parquet))
+
+
+def protected(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, guard: Guard) -> duckdb.DuckDBPyRelation:
+    """The relation without dropped columns, with the others as `guard` says, and in types that do not depend on the source.
+
+    Integers are BIGINT, other numbers DOUBLE, times TIMESTAMP (in UTC where they came with a zone), the rest text; so a table
+    gives the same bytes from a file and from a database.
+    """
+    set_key(db, guard.key)
+    coarsen = dict(guard.coarsen)
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    kept = {column: type_ for column, type_ in types.items() if column not in guard.drop}
+    if not kept:
+        raise DataError("privacy drops every column of a source; leave at least one")
+    return relation.select(", ".join(f"{_expression(c, t, guard, coarsen)} AS {engine.quoted(c)}" for c, t in kept.items()))
+
+
+def check_personal(name: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -> None:
+    """DataError when columns look personal and params.yaml does not say what becomes of them; looks at the first rows."""
+    rows = relation.limit(SAMPLE).fetchall()
+    sample = {
+        column: [str(row[i]) for row in rows if isinstance(row[i], str | int) and row[i] != ""]
+        for i, column in enumerate(relation.columns)
+    }
+    refuse_personal(name, find_personal(sample), guard)
+
+
+def refuse_personal(name: str, found: Mapping[str, str], guard: Guard) -> None:
+    """DataError for what `found` says looks personal and is undecided."""
+    open_ = undecided(found, guard)
+    if open_:
+        listing = "\n  ".join(f"column {column!r}: {found[column]}" for column in open_)
+        raise DataError(
+            f"source {name!r} has columns that look personal, and params.yaml does not say what becomes of them; "
+            f"nothing of it was written\n  {listing}\n"
+            "  Name each under privacy: drop, pseudonymise, coarsen, or keep if it harms nobody"
+        )
+
+
+def set_key(db: duckdb.DuckDBPyConnection, key: bytes) -> None:
+    """The connection knows HMAC's two pads, which the expressions name instead of holding them."""
+    block = (hashlib.sha256(key).digest() if len(key) > BLOCK else key).ljust(BLOCK, b"\0")
+    db.execute("SET VARIABLE inner_pad = ?", [bytes(b ^ 0x36 for b in block)])
+    db.execute("SET VARIABLE outer_pad = ?", [bytes(b ^ 0x5C for b in block)])
+
+
+def _expression(column: str, type_: str, guard: Guard, coarsen: Mapping[str, Coarsening]) -> str:
+    value = _plain(engine.quoted(column), type_)
+    if column in guard.pseudonymise:
+        return _pseudonym(f"CAST({value} AS VARCHAR)")
+    if column in coarsen:
+        return _coarse(value, type_, coarsen[column], column)
+    return value
+
+
+def _pseudonym(text: str) -> str:
+    """HMAC-SHA256 by its definition (RFC 2104): DuckDB has the hash, and vectorised."""
+    inner = f"unhex(sha256(getvariable('inner_pad') || encode({text})))"
+    return f"left(sha256(getvariable('outer_pad') || {inner}), {PSEUDONYM_LENGTH})"
+
+
+def _coarse(value: str, type_: str, to: Coarsening, column: str) -> str:
+    if isinstance(to, int):
+        return f"left(CAST({value} AS VARCHAR), {to})"
+    if not type_.startswith(("DATE", "TIMESTAMP")):
+        raise DataError(
+            f"privacy.coarsen: column {column!r} is {type_}, no date; give a number of characters to keep instead of {to!r}"
+        )
+    return f"CAST(date_trunc('{to}', {value}) AS DATE)"
+
+
+def _plain(value: str, type_: str) -> str:
+    """The value in the type that all sources share."""
+    kind = type_.split("(")[0]
+    match kind:
+        case "TINYINT" | "SMALLINT" | "INTEGER" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT" | "HUGEINT" | "UHUGEINT":
+            return f"CAST({value} AS BIGINT)"
+        case "FLOAT" | "DECIMAL":
+            return f"CAST({value} AS DOUBLE)"
+        case "TIMESTAMP WITH TIME ZONE":
+            return f"make_timestamp(epoch_us({value}))"
+        case "TIMESTAMP_S" | "TIMESTAMP_MS" | "TIMESTAMP_NS":
+            return f"CAST({value} AS TIMESTAMP)"
+        case "BIGINT" | "DOUBLE" | "DATE" | "TIMESTAMP" | "BOOLEAN" | "VARCHAR":
+            return value
+        case "BLOB":
+            return f"hex({value})"
+        case _ if kind.startswith(("STRUCT", "MAP", "UNION", "LIST")) or type_.endswith("]"):
+            return f"CAST(to_json({value}) AS VARCHAR)"
+        case _:
+            return f"CAST({value} AS VARCHAR)"
