@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tasks import claim, view
 from tasks.core.errors import TidemillError
+from tasks.core.metrics import METRICS, WORDS
 from tasks.cost import read_cost
 from tasks.params import Params, with_values
 from tasks.publish import Release
@@ -107,14 +108,16 @@ def summarise(workspace: Path, stages: Sequence[str], release: Release, seconds:
         table.add_row(stage, f"{cost['wall_s']:.1f}", f"{cost['cpu_s']:.1f}", f"{cost['peak_mb']:,}")
     console.print(table)
     quality = json.loads((workspace / "reports/evaluation.json").read_text())
-    mine = quality["candidates"][release.chosen]
-    boosting = quality["baselines"]["gradient boosting"]
+    mine, boosting = quality["candidates"][release.chosen], quality["baselines"]["gradient boosting"]
+    metrics = METRICS[quality["task"]][:2]
+    own = ", ".join(f"{WORDS[metric]} {mine[metric]['value']:,.4f}" for metric in metrics)
+    theirs = ", ".join(f"{boosting[metric]['value']:,.4f}" for metric in metrics)
     console.print(
-        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, "
-        f"AUC {mine['auc']['value']:.4f}, log loss {mine['log_loss']['value']:.4f} "
-        f"(gradient boosting: {boosting['auc']['value']:.4f}, {boosting['log_loss']['value']:.4f})",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, {own} "
+        f"(gradient boosting: {theirs})",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         f"{seconds:.1f} s in all; history at {url.removesuffix('/api')}; serve it with: python -m serving",
         highlight=False,

@@ -114,7 +114,8 @@ def render_page(bundle: Bundle) -> str:
     card = MarkdownIt("commonmark", {"html": False}).enable("table").render(bundle.card.partition("\n")[2])
     return PAGES.get_template("page.html").render(
         name=bundle.name,
-        target=bundle.target,
+        meaning=bundle.encoder.target.meaning,
+        task=bundle.encoder.target.task,
         version=bundle.version,
         encoder=bundle.encoder,
         example=bundle.golden[0],

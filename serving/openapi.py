@@ -3,6 +3,8 @@
 from typing import Any
 
 from serving.bundle import Bundle
+from tasks.core.calendar import format_time
+from tasks.core.target import Target, as_text
 
 MOST_EXAMPLES = 8
 
@@ -18,7 +20,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     }
     return {
         "openapi": "3.0.3",
-        "info": {"title": bundle.name, "version": bundle.version, "description": f"The probability that {bundle.target} is 1."},
+        "info": {"title": bundle.name, "version": bundle.version, "description": f"Answers {bundle.encoder.target.meaning}."},
         "paths": {
             f"{path}:predict": {
                 "post": {
@@ -34,7 +36,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                         },
                     },
                     "responses": {
-                        "200": _answer("Response", "a probability for each row, in their order"),
+                        "200": _answer("Response", f"{bundle.encoder.target.meaning}, for each row in their order"),
                         **{status: {"description": text, **problem} for status, text in refusals.items()},
                     },
                 }
@@ -61,12 +63,17 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
     for number in bundle.encoder.numbers:
         low, high = number.edges[0], number.edges[-1]
         columns[number.name] = {**_type("number", number.required), "description": f"in training from {low:g} to {high:g}"}
+    for date in bundle.encoder.dates:
+        span = " to ".join(format_time(edge) for edge in (date.edges[0], date.edges[-1]))
+        text = f"a date or time, 2013-07-04 or 2013-07-04T18:30:00; in training {span}"
+        columns[date.name] = {**_type("string", date.required), "description": text}
     for category in bundle.encoder.categories:
         columns[category.name] = {**_type("string", category.required), "description": f"in training {_some(category.vocabulary)}"}
-    required = [column.name for column in bundle.encoder.numbers if column.required]
-    required += [column.name for column in bundle.encoder.categories if column.required]
+    for text_column in bundle.encoder.texts:
+        said = f"text, of which the first {text_column.slots} words count"
+        columns[text_column.name] = {**_type("string", text_column.required), "description": said}
     return {
-        "Row": {"type": "object", "properties": columns, "required": required, "additionalProperties": False},
+        "Row": {"type": "object", "properties": columns, "required": bundle.encoder.required, "additionalProperties": False},
         "Request": {
             "type": "object",
             "properties": {
@@ -78,7 +85,7 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
         },
         "Response": {
             "type": "object",
-            "properties": {"predictions": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}},
+            "properties": {"predictions": {"type": "array", "items": _prediction(bundle.encoder.target)}},
             "required": ["predictions"],
         },
         "Problem": {
@@ -95,6 +102,19 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
             },
         },
     }
+
+
+def _prediction(target: Target) -> dict[str, Any]:
+    """The schema of one answer."""
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    match target.task:
+        case "binary":
+            return probability
+        case "multiclass":
+            labels = [as_text(label) for label in target.classes]
+            return {"type": "object", "properties": dict.fromkeys(labels, probability), "required": labels}
+        case "regression":
+            return {"type": "number"}
 
 
 def _type(kind: str, required: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from tasks.core.calendar import parse_time
 from tasks.core.encoder import Encoder
 
 MOST_FAULTS = 20
@@ -48,24 +49,42 @@ def find_faults(row: Any, encoder: Encoder, where: str) -> Iterator[tuple[str, s
     if not isinstance(row, dict):
         yield where, f"expected an object of named values, found {_kind(row)}"
         return
-    for column in encoder.numbers:
-        value = row.get(column.name)
+    for number in encoder.numbers:
+        value = row.get(number.name)
         if value is None:
-            if column.required:
-                yield f"{where}.{column.name}", "required, a number"
+            if number.required:
+                yield f"{where}.{number.name}", "required, a number"
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            yield f"{where}.{column.name}", f"expected a number, found {_kind(value)}"
-    for category in encoder.categories:
-        word = row.get(category.name)
+            yield f"{where}.{number.name}", f"expected a number, found {_kind(value)}"
+    for date in encoder.dates:
+        time = row.get(date.name)
+        if time is None:
+            if date.required:
+                yield f"{where}.{date.name}", "required, a date or time as a string"
+        elif fault := _no_time(time):
+            yield f"{where}.{date.name}", fault
+    for column in encoder.worded:
+        word = row.get(column.name)
         if word is None:
-            if category.required:
-                yield f"{where}.{category.name}", "required, a string"
+            if column.required:
+                yield f"{where}.{column.name}", "required, a string"
         elif not isinstance(word, str):
-            yield f"{where}.{category.name}", f"expected a string, found {_kind(word)}"
+            yield f"{where}.{column.name}", f"expected a string, found {_kind(word)}"
     known = set(encoder.names)
     for name in (name for name in row if name not in known):
         close = difflib.get_close_matches(name[:100], encoder.names, n=1)
         yield f"{where}.{name[:100]}", "unknown field" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _no_time(value: Any) -> str:
+    """Why the value is no date or time; "" when it is one."""
+    if not isinstance(value, str):
+        return f"expected a date or time as a string, found {_kind(value)}"
+    try:
+        parse_time(value)
+    except ValueError as error:
+        return f"{error}, found {_kind(value)}"
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -18,10 +18,12 @@ import tf_keras
 from numpy.typing import NDArray
 
 from tasks import stage
+from tasks.core import objective
 from tasks.core.models import NetworkSpec, build, custom_layers
 from tasks.core.rows import Rows
+from tasks.core.target import Task
 from tasks.core.training import predict
-from tasks.features import load_rows
+from tasks.features import load_encoder, load_rows
 from tasks.networks import load_network, save_network
 from tasks.params import Compress
 
@@ -52,10 +54,11 @@ def compress(
     _, alone = load_network(keras, student_alone)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     calibration = rows.take(chosen)
-    taught = Rows(rows.num, rows.cat, predict(large, rows))
+    task = load_encoder(features).target.task
+    taught = Rows(rows.num, rows.cat, predict(large, task, rows))
 
-    pruned = prune(spec, small.get_weights(), compress, taught, seed)
-    aware = quantise_aware(spec, small.get_weights(), compress, taught, seed)
+    pruned = prune(spec, task, small.get_weights(), compress, taught, seed)
+    aware = quantise_aware(spec, task, small.get_weights(), compress, taught, seed)
     networks: list[tuple[str, str, Any, Bits, Rows | None]] = [  # name, what it is, network, bits of a weight, rows to scale by
         ("student", "distilled, 32-bit floats", small, 32, None),
         ("student int8 weights", "8-bit weights, float activations", small, 8, None),
@@ -72,7 +75,7 @@ def compress(
             home = folder / name.replace(" ", "_")
             save_network(home, large_spec if model is large else spec, plain_weights(model))
             path = home / "model.tflite"
-            path.write_bytes(to_tflite(model, bits, representative))
+            path.write_bytes(to_tflite(model, task, bits, representative))
             listing.append({"name": name, "what": what, "folder": home.name, "bytes": path.stat().st_size})
             log.info("%s: %s bytes", name, f"{path.stat().st_size:,}")
         (folder / "candidates.json").write_text(json.dumps(listing, indent=1))
@@ -81,26 +84,26 @@ def compress(
         aside.write_text(json.dumps({"zeros_in_dense_kernels": zeros, "bytes": {c["name"]: c["bytes"] for c in listing}}, indent=1))
 
 
-def prune(spec: NetworkSpec, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
+def prune(spec: NetworkSpec, task: Task, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
     """The network with the smallest weights of its dense layers at zero, the others trained on meanwhile."""
     steps = compress.epochs * (len(taught) // compress.batch)
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         0.0, compress.sparsity, begin_step=0, end_step=max(steps // 2, 1), frequency=max(steps // 2 // PRUNING_UPDATES, 1)
     )
     wrapped = wrap_dense(spec, weights, lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, schedule))
-    fine_tune(wrapped, compress, taught, seed, [tfmot.sparsity.keras.UpdatePruningStep()])
+    fine_tune(wrapped, task, compress, taught, seed, [tfmot.sparsity.keras.UpdatePruningStep()])
     pruned = tfmot.sparsity.keras.strip_pruning(wrapped)
     if (found := share_of_zeros(pruned)) < compress.sparsity - 0.02:
         log.warning("pruning reached %.0f%% zeros instead of %.0f%%: too few steps", 100 * found, 100 * compress.sparsity)
     return pruned
 
 
-def quantise_aware(spec: NetworkSpec, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
+def quantise_aware(spec: NetworkSpec, task: Task, weights: list[NDArray[Any]], compress: Compress, taught: Rows, seed: int) -> Any:
     """The network trained on while its dense layers round to 8 bits (tfmot refuses the other layers, they stay as they are)."""
     annotated = wrap_dense(spec, weights, tfmot.quantization.keras.quantize_annotate_layer)
     with tfmot.quantization.keras.quantize_scope(custom_layers(tf_keras)):
         aware = tfmot.quantization.keras.quantize_apply(annotated)
-    fine_tune(aware, compress, taught, seed, [])
+    fine_tune(aware, task, compress, taught, seed, [])
     return aware
 
 
@@ -120,16 +123,23 @@ def wrap_dense(spec: NetworkSpec, weights: list[NDArray[Any]], wrap: Callable[[A
     return clone
 
 
-def fine_tune(model: Any, compress: Compress, taught: Rows, seed: int, callbacks: list[Any]) -> None:
+def fine_tune(model: Any, task: Task, compress: Compress, taught: Rows, seed: int, callbacks: list[Any]) -> None:
     """Train on with the teacher's opinion as the target."""
     tf_keras.utils.set_random_seed(seed)
-    loss = tf_keras.losses.BinaryCrossentropy(from_logits=True)
+    losses = tf_keras.losses
+    match task:
+        case "binary":
+            loss = losses.BinaryCrossentropy(from_logits=True)
+        case "multiclass":
+            loss = losses.CategoricalCrossentropy(from_logits=True)
+        case "regression":
+            loss = losses.MeanSquaredError()
     model.compile(tf_keras.optimizers.Adam(compress.learning_rate), loss)
     whole = len(taught) // compress.batch * compress.batch
     order = np.random.default_rng(seed).permutation(len(taught))
     for epoch in range(compress.epochs):
         part = taught.take(np.roll(order, epoch * compress.batch)[:whole])
-        inputs, target = {"num": part.num, "cat": part.cat}, part.target[:, None]
+        inputs, target = {"num": part.num, "cat": part.cat}, part.target.reshape(len(part), -1)
         model.fit(inputs, target, batch_size=compress.batch, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
 
 
@@ -149,8 +159,8 @@ def share_of_zeros(model: Any) -> float:
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
 
 
-def to_tflite(model: Any, bits: Bits, representative: Rows | None) -> bytes:
-    """{num, cat} in, the probability out; 8 bits for the weights, and for the activations where rows to scale them are given.
+def to_tflite(model: Any, task: Task, bits: Bits, representative: Rows | None) -> bytes:
+    """{num, cat} in, scores [row, output] out; 8 bits for the weights, for the activations too where rows to scale them are given.
 
     By way of a SavedModel: converting a Keras 3 model directly aborts the process in these versions.
     """
@@ -158,7 +168,7 @@ def to_tflite(model: Any, bits: Bits, representative: Rows | None) -> bytes:
     cat = tf.TensorSpec((None, model.input["cat"].shape[1]), tf.int32, name="cat")
 
     def serve(num: Any, cat: Any) -> dict[str, Any]:
-        return {"score": tf.reduce_mean(tf.sigmoid(model({"num": num, "cat": cat}, training=False)), axis=1, keepdims=True)}
+        return {"score": objective.scores(task, model({"num": num, "cat": cat}, training=False))}
 
     archive = keras.export.ExportArchive()
     archive.track(model)

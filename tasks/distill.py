@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from tasks import stage
-from tasks.core.metrics import auc, log_loss
-from tasks.core.models import NetworkSpec, build
+from tasks.core.metrics import measure
+from tasks.core.models import NetworkSpec, build, spec_of
 from tasks.core.rows import Rows
+from tasks.core.target import Task
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
 from tasks.fit import fit
@@ -26,21 +27,20 @@ def distill(
     """`student` learned from the teacher, `student_alone` is the same network from the same start without it."""
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
     _, taught_by = load_network(keras, teacher)
-    opinion = predict(taught_by, rows)
+    encoder = load_encoder(features)
+    target, task = encoder.target, encoder.target.task
+    opinion = predict(taught_by, task, rows)
     share = distill.teacher_weight
-    taught = Rows(rows.num, rows.cat, (share * opinion + (1 - share) * np.asarray(rows.target)).astype(np.float32))
+    truth = np.eye(target.outputs)[np.asarray(rows.target, int)] if task == "multiclass" else np.asarray(rows.target)
+    taught = Rows(rows.num, rows.cat, (share * opinion + (1 - share) * truth).astype(np.float32))
 
-    sizes = load_encoder(features).sizes
-    spec = NetworkSpec(*sizes, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
+    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
     networks = {
-        "student": learn("student", spec, seed, distill, taught, validation),
-        "student alone": learn("student alone", spec, seed, distill, rows, validation),
+        "student": learn("student", spec, task, seed, distill, taught, validation),
+        "student alone": learn("student alone", spec, task, seed, distill, rows, validation),
     }
-    scores = {"teacher": predict(taught_by, validation), **{name: predict(model, validation) for name, model in networks.items()}}
-    quality = {
-        name: {"log_loss": log_loss(validation.target, score), "auc": auc(validation.target, score)}
-        for name, score in scores.items()
-    }
+    scores = {name: predict(model, task, validation) for name, model in {"teacher": taught_by, **networks}.items()}
+    quality = {name: measure(target, validation.target, score) for name, score in scores.items()}
 
     for folder, model in zip((student, student_alone), networks.values(), strict=True):
         with stage.replacing(folder) as aside:
@@ -49,10 +49,10 @@ def distill(
         parameters = {"teacher": taught_by.count_params(), "student": networks["student"].count_params()}
         aside.write_text(json.dumps({"parameters": parameters, "validation": quality}, indent=1))
     for name, found in quality.items():
-        log.info("%s: validation log loss %.5f, AUC %.4f", name, found["log_loss"], found["auc"])
+        log.info("%s: validation %s", name, ", ".join(f"{metric} {value:.5f}" for metric, value in found.items()))
 
 
-def learn(name: str, spec: NetworkSpec, seed: int, distill: Distill, rows: Rows, validation: Rows) -> keras.Model:
+def learn(name: str, spec: NetworkSpec, task: Task, seed: int, distill: Distill, rows: Rows, validation: Rows) -> keras.Model:
     """A trained network; its best epoch is that of the lowest loss against the truth of the validation part."""
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
@@ -61,7 +61,7 @@ def learn(name: str, spec: NetworkSpec, seed: int, distill: Distill, rows: Rows,
     def done(epoch: Epoch) -> None:
         log.info("%s, epoch %s of %s: validation loss %.5f", name, epoch.number, distill.epochs, epoch.validation_loss)
 
-    fit(Training(model, schedule, len(rows)), rows, validation, name, done)
+    fit(Training(model, task, schedule, len(rows)), rows, validation, name, done)
     return model
 
 

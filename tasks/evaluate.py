@@ -2,30 +2,36 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks import stage
 from tasks.core import baselines, charts
+from tasks.core.charts import Point
 from tasks.core.errors import GateError
 from tasks.core.gate import Limits, Measured, Verdict, judge
-from tasks.core.metrics import Interval, auc, bootstrap, calibration_curve, calibration_error, log_loss
+from tasks.core.metrics import METRICS, WORDS, Interval, Metric, bootstrap, calibration_curve, calibration_error, measure
 from tasks.core.rows import Rows
 from tasks.core.runtime import Network, time_rows
+from tasks.core.target import Target
 from tasks.features import load_encoder, load_rows
-from tasks.params import Evaluate, Table
+from tasks.params import Evaluate, Gate, Table
 from tasks.shards import read_shards
 
 log = logging.getLogger("tasks.evaluate")
 
 TEACHER = "teacher"
 LEAST_ROWS = 100  # of a slice, for its quality to be worth a line
+AXES = {  # of the calibration plot, by task: what was said, what came
+    "binary": ("mean score", "share of positive rows"),
+    "multiclass": ("mean score of the likeliest class", "share of rows that are of it"),
+    "regression": ("mean answer", "mean truth"),
+}
 SINGLE_CALLS, BATCH_ROWS, BATCH_CALLS = 5000, 256, 500
 
 
@@ -47,31 +53,32 @@ def evaluate(
 
     GateError, with the report written all the same under reports/refused.json, when no candidate passes.
     """
+    target = load_encoder(features).target
     listing = json.loads((candidates / "candidates.json").read_text())
     networks = {one["name"]: Network((candidates / one["folder"] / "model.tflite").read_bytes()) for one in listing}
     test = load_rows(features, "test")
-    num, cat = np.array(test.num), np.array(test.cat)
-    target = np.array(test.target)
+    truth = np.array(test.target)
 
-    scores: dict[str, NDArray[Any]] = {name: network(num, cat) for name, network in networks.items()}
-    timing = {name: time_network(network, num, cat) for name, network in networks.items()}
+    scores: dict[str, NDArray[Any]] = {name: network(test.num, test.cat) for name, network in networks.items()}
+    timing = {name: time_network(network, test) for name, network in networks.items()}
     log.info("scored %s candidates on %s test rows", len(networks), f"{len(test):,}")
-    compared = score_baselines(features, test, seed)
-    quality = describe({**scores, **compared}, target, evaluate, seed)
+    compared = score_baselines(features, test, target, evaluate.baseline_rows, seed)
+    quality = describe({**scores, **compared}, target, truth, evaluate, seed)
 
+    ranking, loss, *_ = METRICS[target.task]
     measured = [
         Measured(
             one["name"],
-            quality[one["name"]]["auc"]["value"],
-            quality[one["name"]]["log_loss"]["value"],
+            {metric: quality[one["name"]][metric]["value"] for metric in METRICS[target.task]},
             one["bytes"],
             timing[one["name"]]["one_row_us"],
         )
         for one in listing
     ]
-    losses = {name: quality[name]["log_loss"]["value"] for name in compared}
-    found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=TEACHER, baselines=losses)
+    losses = {name: quality[name][loss]["value"] for name in compared}
+    found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=TEACHER, loss=loss, baselines=losses)
     report = {
+        "task": target.task,
         "test_rows": len(test),
         "confidence": evaluate.confidence,
         "least_slice_rows": LEAST_ROWS,
@@ -84,7 +91,7 @@ def evaluate(
         refuse(report, timing, found)
     assert found.chosen is not None
 
-    rows = pa.concat_tables(read_shards(features / "test_rows", list(table.slices))).to_pandas()
+    shown = {name: {**scores, **compared}[name] for name in (found.chosen, TEACHER, "gradient boosting")}
     with stage.replacing(evaluation) as aside:
         aside.write_text(json.dumps(report, indent=1))
     with stage.replacing(verdict) as aside:
@@ -95,93 +102,98 @@ def evaluate(
     with stage.replacing(latency) as aside:
         aside.write_text(json.dumps(timing, indent=1))
     with stage.replacing(slices) as aside:
-        by_slice(
-            rows,
-            target,
-            {found.chosen: scores[found.chosen], TEACHER: scores[TEACHER], "gradient boosting": compared["gradient boosting"]},
-        ).to_csv(aside, index=False)
+        by_slice(read_columns(features, table.slices), target, truth, shown).to_csv(aside, index=False)
     with stage.replacing(quality_plot) as aside:
-        points = [
-            (one.name, one.auc, quality[one.name]["auc"]["low"], quality[one.name]["auc"]["high"], one.microseconds, one.bytes)
-            for one in measured
-        ]
+        points = [Point(one.name, **quality[one.name][ranking], microseconds=one.microseconds, bytes=one.bytes) for one in measured]
+        lines = {name: quality[name][ranking]["value"] for name in compared if name != "constant"}
+        limit = lowest(evaluate.gate, ranking, measured)
         aside.write_bytes(
-            charts.plot_quality(
-                points,
-                found.chosen,
-                evaluate.gate.max_microseconds,
-                measured_teacher(measured) - evaluate.gate.max_auc_below_teacher,
-                {name: quality[name]["auc"]["value"] for name in compared if name != "constant"},
-            )
+            charts.plot_quality(points, found.chosen, evaluate.gate.max_microseconds, limit, lines, metric=WORDS[ranking])
         )
     with stage.replacing(calibration_plot) as aside:
-        aside.write_bytes(
-            charts.plot_calibration(
-                {
-                    name: calibration_curve(target, {**scores, **compared}[name])
-                    for name in (found.chosen, TEACHER, "gradient boosting")
-                }
-            )
-        )
+        curves = {name: calibration_curve(target, truth, one) for name, one in shown.items()}
+        aside.write_bytes(charts.plot_calibration(curves, *AXES[target.task]))
 
 
-def score_baselines(features: Path, test: Rows, seed: int) -> dict[str, NDArray[Any]]:
-    """The baselines' probabilities of the test rows, learned from the same training rows as the candidates."""
+def lowest(gate: Gate, metric: Metric, measured: list[Measured]) -> float | None:
+    """What the gate demands at least of the metric that ranks; None when it says nothing of it."""
+    demands = [gate.at_least[metric]] if metric in gate.at_least else []
+    if metric in gate.near_teacher:
+        demands.append(next(one.quality[metric] for one in measured if one.name == TEACHER) - gate.near_teacher[metric])
+    return max(demands, default=None)
+
+
+def score_baselines(features: Path, test: Rows, target: Target, rows: int, seed: int) -> dict[str, NDArray[Any]]:
+    """The baselines' scores of the test rows, learned from the candidates' training rows, or from so many of them."""
     train = load_rows(features, "train")
-    *_, sizes = load_encoder(features).sizes
+    if len(train) > rows:
+        log.info("the baselines learn from %s of %s training rows (evaluate.baseline_rows)", f"{rows:,}", f"{len(train):,}")
+        train = train.take(np.sort(np.random.default_rng(seed).choice(len(train), rows, replace=False)))
+    sizes = load_encoder(features).sizes
     learners: dict[str, Callable[[], NDArray[Any]]] = {
-        "constant": lambda: baselines.score_constant(train, test),
-        "logistic regression": lambda: baselines.score_logistic_regression(train, test, sizes),
-        "gradient boosting": lambda: baselines.score_gradient_boosting(train, test, sizes, seed),
+        "constant": lambda: baselines.score_constant(target, train, test),
+        "linear": lambda: baselines.score_linear(target, train, test, sizes),
+        "gradient boosting": lambda: baselines.score_gradient_boosting(target, train, test, sizes, seed),
     }
     scores = {}
     for name, learn in learners.items():
         scores[name] = learn()
-        log.info("%s: AUC %.4f, log loss %.4f", name, auc(test.target, scores[name]), log_loss(test.target, scores[name]))
+        log.info("%s: %s", name, in_words(measure(target, np.asarray(test.target), scores[name])))
     return scores
 
 
-def describe(scores: dict[str, NDArray[Any]], target: NDArray[Any], evaluate: Evaluate, seed: int) -> dict[str, Any]:
-    """AUC and log loss with their intervals, and the calibration error, of each."""
-    intervals = bootstrap(target, list(scores.values()), resamples=evaluate.resamples, confidence=evaluate.confidence, seed=seed)
+def describe(scores: dict[str, NDArray[Any]], target: Target, truth: NDArray[Any], evaluate: Evaluate, seed: int) -> dict[str, Any]:
+    """Every metric with its interval, and the calibration error, of each."""
+    intervals = bootstrap(
+        target, truth, list(scores.values()), resamples=evaluate.resamples, confidence=evaluate.confidence, seed=seed
+    )
     return {
         name: {
             **{metric: as_json(interval) for metric, interval in found.items()},
-            "calibration_error": round(calibration_error(target, one), 6),
+            "calibration_error": round(calibration_error(target, truth, one), 6),
         }
         for (name, one), found in zip(scores.items(), intervals, strict=True)
     }
+
+
+def in_words(quality: Mapping[Metric, float] | Mapping[str, float]) -> str:
+    return ", ".join(f"{WORDS[metric]} {value:.4f}" for metric, value in quality.items())  # type: ignore[index]
 
 
 def as_json(interval: Interval) -> dict[str, float]:
     return {key: round(value, 6) for key, value in interval.to_json().items()}
 
 
-def time_network(network: Network, num: NDArray[Any], cat: NDArray[Any]) -> dict[str, float]:
+def time_network(network: Network, test: Rows) -> dict[str, float]:
     """Median microseconds of the network alone, in this process on one thread."""
+    num, cat = np.array(test.num[:BATCH_ROWS]), np.array(test.cat[:BATCH_ROWS])
     one = time_rows(network, num, cat, rows=1, calls=SINGLE_CALLS)
     batch = time_rows(network, num, cat, rows=BATCH_ROWS, calls=BATCH_CALLS)
     return {"one_row_us": round(1e6 * one, 2), f"{BATCH_ROWS}_rows_us": round(1e6 * batch, 1)}
 
 
-def by_slice(rows: pd.DataFrame, target: NDArray[Any], scores: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """For each value of each slice column with enough rows of both classes: rows, rate, AUC and log loss."""
+def read_columns(features: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """These columns of the test part's raw rows."""
+    if not columns:
+        return pd.DataFrame()
+    return pd.concat([shard.to_pandas() for shard in read_shards(features / "test_rows", list(columns))], ignore_index=True)
+
+
+def by_slice(rows: pd.DataFrame, target: Target, truth: NDArray[Any], scores: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    """For each value of each slice column with enough rows (and classes): rows, the target's mean, and every metric."""
     lines = []
+    binary = target.task == "binary"
     for column in rows:
         for value in sorted(rows[column].dropna().unique()):
             chosen = (rows[column] == value).to_numpy()
-            if chosen.sum() < LEAST_ROWS or len(np.unique(target[chosen])) < 2:
+            own = truth[chosen]
+            if chosen.sum() < LEAST_ROWS or (binary and len(np.unique(own)) < 2):
                 continue
+            mean = {} if target.task == "multiclass" else {"mean": float(target.decode(own).mean())}
             for name, score in scores.items():
-                line = {"slice": column, "value": value, "rows": int(chosen.sum()), "rate": target[chosen].mean(), "model": name}
-                lines.append(
-                    {**line, "auc": auc(target[chosen], score[chosen]), "log_loss": log_loss(target[chosen], score[chosen])}
-                )
-    return pd.DataFrame(lines).round(5)
-
-
-def measured_teacher(measured: list[Measured]) -> float:
-    return next(one.auc for one in measured if one.name == TEACHER)
+                line = {"slice": column, "value": value, "rows": int(chosen.sum()), **mean, "model": name}
+                lines.append({**line, **measure(target, own, score[chosen])})
+    return pd.DataFrame(lines, columns=None if lines else ["slice", "value", "rows", "model", *METRICS[target.task]]).round(5)
 
 
 def say(measured: list[Measured], found: Verdict) -> None:
@@ -189,15 +201,7 @@ def say(measured: list[Measured], found: Verdict) -> None:
     for one in measured:
         faults = found.faults[one.name]
         state = "chosen" if one.name == found.chosen else f"refused: {faults[0]}" if faults else "passes"
-        log.info(
-            "%s: AUC %.4f, log loss %.4f, %s bytes, %.1f us: %s",
-            one.name,
-            one.auc,
-            one.log_loss,
-            f"{one.bytes:,}",
-            one.microseconds,
-            state,
-        )
+        log.info("%s: %s, %s bytes, %.1f us: %s", one.name, in_words(one.quality), f"{one.bytes:,}", one.microseconds, state)
 
 
 def refuse(report: dict[str, Any], timing: dict[str, Any], found: Verdict) -> None:

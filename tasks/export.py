@@ -10,20 +10,24 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
-from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
 from tasks import stage
-from tasks.core import report
-from tasks.core.encoder import Encoder
+from tasks.columns import raw_columns
+from tasks.core import objective, report
+from tasks.core.calendar import format_time
+from tasks.core.encoder import Encoder, Words
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.errors import DataError
+from tasks.core.metrics import LOWER_IS_BETTER, METRICS, WORDS
 from tasks.core.runtime import Network
+from tasks.core.target import Task
 from tasks.features import load_encoder
 from tasks.networks import load_network
-from tasks.params import Export, Params, Preprocess, Table
-from tasks.shards import read_shards
+from tasks.params import Export, GroupSplit, Params, Preprocess, Privacy, RandomSplit, Split, TimeSplit
+from tasks.shards import count_rows, read_shards, shard_paths
 
 log = logging.getLogger("tasks.export")
 
@@ -33,7 +37,7 @@ WEAKEST = 6  # slices in the model card
 
 def export(
     name: str,
-    table: Table,
+    privacy: Privacy,
     preprocess: Preprocess,
     export: Export,
     *,
@@ -51,9 +55,9 @@ def export(
     chosen = json.loads(verdict.read_text())
     home = candidates / chosen["folder"]
     encoder = load_encoder(features)
-    golden = golden_rows(features, table, encoder, export.golden_rows)
+    golden = golden_rows(features, encoder, export.golden_rows)
     quality = json.loads(evaluation.read_text())
-    facts = {"name": name, "target": table.target, "chosen": chosen["chosen"]}
+    facts = {"name": name, "target": encoder.target.to_json(), "chosen": chosen["chosen"]}
 
     with stage.replacing(release) as folder:
         folder.mkdir(parents=True)
@@ -64,55 +68,72 @@ def export(
         scores = answer(folder, encoder, golden)
         (folder / "golden.json").write_text(json.dumps({"instances": golden, "predictions": scores}, indent=1))
         save_graph(folder / "saved_model", home, encoder, golden)
-        card = model_card(facts, table, preprocess, quality, chosen["gate"], pd.read_csv(slices), json.loads(snapshot.read_text()))
+        data = json.loads(snapshot.read_text())
+        card = model_card(facts, encoder, privacy, preprocess, quality, chosen["gate"], pd.read_csv(slices), data)
         (folder / "model_card.md").write_text(card)
-        (folder / "lineage.json").write_text(json.dumps(lineage(quality, json.loads(snapshot.read_text())), indent=1))
+        (folder / "lineage.json").write_text(json.dumps(lineage(quality, data), indent=1))
         version = write_manifest(folder, facts)
     log.info("%s %s: %s", name, version, chosen["chosen"])
 
 
-def golden_rows(features: Path, table: Table, encoder: Encoder, count: int) -> list[dict[str, Any]]:
+def golden_rows(features: Path, encoder: Encoder, count: int) -> list[dict[str, Any]]:
     """Raw rows spread evenly over the test part, as a client sends them: a missing value is left out."""
-    rows = pd.concat(shard.to_pandas() for shard in read_shards(features / "test_rows"))
-    chosen = rows.iloc[np.linspace(0, len(rows) - 1, count).astype(int)]
-    numbers = {column.name for column in encoder.numbers}
-    return [
-        {
-            column: _plain(float(row[column])) if column in numbers else row[column]
-            for column in encoder.names
-            if not (row[column] is None or (column in numbers and math.isnan(row[column])))
-        }
-        for _, row in chosen.iterrows()
-    ]
+    total = sum(count_rows(path) for path in shard_paths(features / "test_rows"))
+    places = np.unique(np.linspace(0, total - 1, count).astype(int))
+    rows: list[dict[str, Any]] = []
+    start = 0
+    for shard in read_shards(features / "test_rows", encoder.names):
+        own = shard.take(places[(places >= start) & (places < start + len(shard))] - start)
+        columns = {name: [_plain(value) for value in values] for name, values in _raw(own, encoder).items()}
+        rows += [{name: values[i] for name, values in columns.items() if values[i] not in (None, "")} for i in range(len(own))]
+        start += len(shard)
+    return rows
 
 
-def _plain(value: float) -> float | int:
+def _raw(shard: pa.Table, encoder: Encoder) -> dict[str, list[Any]]:
+    """The columns as a client would name their values: numbers, ISO dates, words."""
+    columns = raw_columns(shard, encoder)
+    dates = {column.name for column in encoder.dates}
+    told: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        if isinstance(values, Words):
+            told[name] = [values.distinct[place] for place in values.places]
+        elif name in dates:
+            told[name] = [None if math.isnan(value) else format_time(value) for value in values]
+        else:
+            told[name] = [None if math.isnan(value) else float(value) for value in values]
+    return {name: told[name] for name in encoder.names}
+
+
+def _plain(value: Any) -> Any:
     """Whole numbers without a decimal point, as a person writes them."""
-    return int(value) if value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def as_columns(rows: list[dict[str, Any]], encoder: Encoder) -> dict[str, NDArray[Any]]:
-    """The rows as raw columns, missing values as NaN or None."""
-    return {
-        **{c.name: np.array([row.get(c.name, math.nan) for row in rows], np.float64) for c in encoder.numbers},
-        **{c.name: np.array([row.get(c.name) for row in rows], object) for c in encoder.categories},
-    }
-
-
-def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[float]:
+def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[Any]:
     """What the bundle's network says of each row alone, as a server will compute it."""
     network = Network((folder / "model.tflite").read_bytes())
-    encoded = encoder.encode(as_columns(rows, encoder))
-    return [float(network(encoded["num"][i : i + 1], encoded["cat"][i : i + 1])[0]) for i in range(len(rows))]
+    encoded = encoder.encode(encoder.columns(rows))
+    scores = [network(encoded["num"][i : i + 1], encoded["cat"][i : i + 1]) for i in range(len(rows))]
+    return encoder.target.answer(np.concatenate(scores))
 
 
 def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> None:
-    """A SavedModel that takes raw columns and gives `score`, by the float network behind the chosen candidate."""
+    """A SavedModel that takes raw columns and gives `score`, by the float network behind the chosen candidate.
+
+    A column whose name TensorFlow does not take goes by another; signature.json says which.
+    """
     _, network = load_network(keras, home)
     graph = GraphEncoder(encoder)
+    target = encoder.target
+
+    def score(encoded: dict[str, Any]) -> Any:
+        told = objective.scores(target.task, network(encoded, training=False))
+        told = told * target.scale + target.center if target.task == "regression" else told
+        return told if target.outputs > 1 else told[:, 0]
 
     def serve(**columns: Any) -> dict[str, Any]:
-        return {"score": tf.reduce_mean(tf.sigmoid(network(graph(columns), training=False)), axis=1)}
+        return {"score": score(graph({name: columns[argument] for name, argument in graph.arguments.items()}))}
 
     # keras.export.ExportArchive tracks variables in sets, in another order each time; a list keeps equal bundles equal.
     module = tf.Module()
@@ -121,25 +142,21 @@ def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, 
     endpoint = module.serve.get_concrete_function(**graph.signature)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": endpoint})
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # a random id
+    (folder / "signature.json").write_text(json.dumps(graph.arguments, indent=1, ensure_ascii=False))
 
-    columns = as_columns(rows, encoder)
-    words = {c.name: tf.constant(["" if word is None else word for word in columns[c.name]]) for c in encoder.categories}
-    said = tf.saved_model.load(str(folder)).signatures["serving_default"](
-        **{c.name: tf.constant(columns[c.name]) for c in encoder.numbers}, **words
-    )["score"]
-    encoded = encoder.encode(columns)
-    wanted = tf.reduce_mean(
-        tf.sigmoid(network({key: tf.constant(value) for key, value in encoded.items()}, training=False)), axis=1
-    )
-    if (gap := float(tf.reduce_max(tf.abs(said - wanted)))) > GRAPH_TOLERANCE:
+    said = tf.saved_model.load(str(folder)).signatures["serving_default"](**graph.feed(rows))["score"]
+    wanted = score({key: tf.constant(value) for key, value in encoder.encode(encoder.columns(rows)).items()})
+    gap = float(tf.reduce_max(tf.abs(said - wanted))) / target.scale
+    if not gap <= GRAPH_TOLERANCE:
         raise DataError(
             f"the SavedModel answers golden rows {gap:.2g} apart from the encoder and the network; nothing was released"
         )
 
 
 def model_card(
-    facts: dict[str, str],
-    table: Table,
+    facts: dict[str, Any],
+    encoder: Encoder,
+    privacy: Privacy,
     preprocess: Preprocess,
     quality: dict[str, Any],
     gate: dict[str, Any],
@@ -147,30 +164,70 @@ def model_card(
     snapshot: dict[str, Any],
 ) -> str:
     """The model card as Markdown."""
-    chosen = facts["chosen"]
+    chosen, task = facts["chosen"], encoder.target.task
+    metrics = METRICS[task]
     lines = [{"name": name, "bytes": None, **found} for name, found in quality["baselines"].items()]
     lines += [{"name": name, **found} for name, found in quality["candidates"].items()]
-    own = slices[slices["model"] == chosen].sort_values("auc")
+    own = slices[slices["model"] == chosen].sort_values(metrics[0], ascending=metrics[0] not in LOWER_IS_BETTER)
     return (
         report.ENVIRONMENT.overlay(autoescape=False)
         .get_template("model_card.md")
         .render(
-            **facts,
+            name=facts["name"],
+            chosen=chosen,
+            meaning=encoder.target.meaning,
             what=quality["candidates"][chosen]["what"],
             bytes=quality["candidates"][chosen]["bytes"],
-            numbers=table.numbers,
-            categories=table.categories,
+            encoder=encoder,
             rows=quality["test_rows"],
-            test_from=preprocess.test_from,
+            split=in_words(preprocess.split),
             confidence=quality["confidence"],
+            metrics=[(metric, WORDS[metric]) for metric in metrics],
             table=lines,
-            gate=gate,
+            demands=demands(gate, task),
             least_rows=quality["least_slice_rows"],
             weakest=own.head(WEAKEST).to_dict("records"),
             snapshot=snapshot,
+            privacy=privacy_in_words(privacy),
             min_count=preprocess.min_count,
         )
     )
+
+
+def in_words(split: Split) -> str:
+    """Which rows test, as the end of a sentence."""
+    match split:
+        case TimeSplit():
+            return f"from {split.test_from} on"
+        case RandomSplit():
+            return f"drawn by chance, {split.test:.0%} of all"
+        case GroupSplit():
+            return f"those of {split.test:.0%} of the groups by {split.column}"
+
+
+def demands(gate: dict[str, Any], task: Task) -> str:
+    """The gate in words."""
+    parts = [f"{WORDS[metric]} at least {low:g}" for metric, low in gate["at_least"].items()]
+    parts += [f"{WORDS[metric]} at most {high:g}" for metric, high in gate["at_most"].items()]
+    parts += [f"{WORDS[metric]} at most {gap:g} worse than the teacher's" for metric, gap in gate["near_teacher"].items()]
+    parts.append(f"at most {gate['max_bytes']:,} bytes")
+    parts.append(f"at most {gate['max_microseconds']:g} microseconds for one row (the network alone, on the machine that built it)")
+    if gate["beats"]:
+        parts.append(f"a lower {WORDS[METRICS[task][1]]} than {' and '.join(gate['beats'])}")
+    return ", ".join(parts)
+
+
+def privacy_in_words(privacy: Privacy) -> list[tuple[str, str]]:
+    """Each personal column with what was done to it before anything was written."""
+    return [
+        *((column, "dropped") for column in privacy.drop),
+        *((column, "replaced by a keyed pseudonym (HMAC-SHA256)") for column in privacy.pseudonymise),
+        *(
+            (column, f"coarsened to {to if isinstance(to, str) else f'its first {to} characters'}")
+            for column, to in privacy.coarsen.items()
+        ),
+        *((column, "looked personal, kept as it is") for column in privacy.keep),
+    ]
 
 
 def lineage(quality: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +252,7 @@ def _git(*words: str) -> str | None:
     return done.stdout.rstrip()
 
 
-def write_manifest(folder: Path, facts: dict[str, str]) -> str:
+def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
     """manifest.json lists every file of the folder; returns the version, which is their content's hash."""
     files = {
         str(path.relative_to(folder)): {"sha256": stage.content_hash(path), "bytes": path.stat().st_size}
@@ -203,7 +260,7 @@ def write_manifest(folder: Path, facts: dict[str, str]) -> str:
         if path.is_file()
     }
     version = stage.content_hash(folder)[:12]
-    (folder / "manifest.json").write_text(json.dumps({**facts, "format": 1, "version": version, "files": files}, indent=1))
+    (folder / "manifest.json").write_text(json.dumps({**facts, "format": 2, "version": version, "files": files}, indent=1))
     return version
 
 

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +16,56 @@ from tasks.core.rows import Rows
 Part = Literal["train", "validation", "test"]
 
 
-def save_rows(folder: Path, encoded: Mapping[str, NDArray[Any]], target: NDArray[Any]) -> None:
-    """`folder` holds one .npy file for each array."""
-    folder.mkdir(parents=True)
-    for name, array in {**encoded, "target": target.astype(np.float32)}.items():
-        np.save(folder / f"{name}.npy", array)
+class ArrayWriter:
+    """Writes the arrays of each part as .npy files, rows after rows: nothing but the rows at hand is in memory."""
+
+    def __init__(self, folder: Path, parts: Mapping[str, tuple[int, Mapping[str, tuple[int | None, type]]]]) -> None:
+        """`parts` gives for each part its rows, and for each array the columns of a row (None: the array is [row]) and its type."""
+        self.files: dict[tuple[str, str], BinaryIO] = {}
+        self.left = {part: rows for part, (rows, _) in parts.items()}
+        for part, (rows, arrays) in parts.items():
+            (folder / part).mkdir(parents=True)
+            for name, (width, kind) in arrays.items():
+                file = (folder / part / f"{name}.npy").open("wb")
+                shape = (rows,) if width is None else (rows, width)
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+                self.files[part, name] = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, part: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The part's arrays end with these rows."""
+        self.left[part] -= len(next(iter(arrays.values())))
+        for name, array in arrays.items():
+            self.files[part, name].write(np.ascontiguousarray(array).data)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for file in self.files.values():
+            file.close()
+        assert error or not any(self.left.values()), self.left
 
 
 def load_rows(features: Path, part: Part) -> Rows:
     """The arrays of one part, mapped read-only; DataError when one is missing or not whole."""
     try:
-        arrays = {name: np.load(features / part / f"{name}.npy", mmap_mode="r") for name in ("num", "cat", "target")}
+        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat", "target")}
     except (OSError, ValueError) as error:
         raise DataError(f"{features / part} is not whole ({error}); run preprocess again") from error
     return Rows(**arrays)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    """The array, mapped; one of no columns cannot be, and takes no memory."""
+    try:
+        mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+        return mapped
+    except ValueError:
+        empty: NDArray[Any] = np.load(path)
+        if empty.size:
+            raise
+        return empty
 
 
 def load_encoder(features: Path) -> Encoder:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tasks.core.encoder import Encoder
-from tasks.core.models import Hyperparameters, NetworkSpec
+from tasks.core.models import Hyperparameters, NetworkSpec, spec_of
 from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Training
 from tasks.params import Network
@@ -21,8 +21,8 @@ def fit(run: Training, rows: Rows, validation: Rows, what: str, done: Callable[[
 
 def teacher_spec(encoder: Encoder, network: Network, hparams: Hyperparameters) -> NetworkSpec:
     """The teacher's shape."""
-    return NetworkSpec(
-        *encoder.sizes,
+    return spec_of(
+        encoder,
         bins=network.bins,
         embedding=network.embedding,
         hidden=(hparams.width,) * hparams.layers,

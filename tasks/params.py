@@ -15,6 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from tasks.core.errors import ParamsError
+from tasks.core.metrics import METRICS, Metric
+from tasks.core.target import Label, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -157,10 +159,6 @@ class Privacy(Section):
         if self.pseudonymise and self.key is None:
             raise ValueError("pseudonymise needs a key: name the environment variable that holds it, key: env:NAME")
         return self
-
-
-Task = Literal["binary", "multiclass", "regression"]
-Label = int | str | bool
 
 
 class Table(Section):
@@ -362,14 +360,6 @@ class Compress(Section):
     batch: Batch
     learning_rate: Rate
     calibration_rows: Annotated[int, Field(ge=10)]
-
-
-Metric = Literal["auc", "log_loss", "accuracy", "rmse", "mae", "r2"]
-METRICS: dict[Task, tuple[Metric, ...]] = {
-    "binary": ("auc", "log_loss"),
-    "multiclass": ("accuracy", "log_loss"),
-    "regression": ("rmse", "mae", "r2"),
-}
 
 
 class Gate(Section):

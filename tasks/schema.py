@@ -18,7 +18,7 @@ def infer_schema(table: Table, *, raw: Path, schema: Path) -> None:
     """`schema` exists; one that was there before is left as it is."""
     if schema.exists():
         raise DataError(f"{schema} exists and is frozen; edit it, or delete it to infer it anew")
-    frame = statistics.to_frame(pa.concat_tables(read_shards(raw)), time=table.time, numbers=table.numbers)
+    frame = statistics.to_frame(pa.concat_tables(read_shards(raw)), time=str(table.time), numbers=table.numbers)
     inferred = statistics.infer_schema(statistics.describe(frame))
     with stage.replacing(schema) as aside:
         aside.write_text(text_format.MessageToString(inferred))

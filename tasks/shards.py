@@ -27,9 +27,14 @@ def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, sch
     return rows
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards in order."""
+    return sorted(folder.glob("*.parquet"), key=lambda path: int(path.stem))
+
+
 def read_shards(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The shards in order, each as one table; DataError names a file that is not whole."""
-    for path in sorted(folder.glob("*.parquet")):
+    for path in shard_paths(folder):
         yield read_parquet(path, columns)
 
 

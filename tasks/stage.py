@@ -36,7 +36,7 @@ def main(step: Callable[..., None]) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new network that it compiles
     if run := os.environ.get(RUN_PID):
-        threading.Thread(target=_die_with, args=(int(run),), daemon=True).start()
+        threading.Thread(target=die_with, args=(int(run),), daemon=True).start()
     name = Path(sys.argv[0]).stem
     parameters = inspect.signature(step).parameters.values()
     parser = argparse.ArgumentParser(prog=f"python -m tasks.{name}", description=inspect.getdoc(step))
@@ -164,8 +164,8 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def _die_with(run: int) -> None:
-    """End this process at once when the run that started it is gone, so that no orphan writes beside the next run."""
+def die_with(run: int) -> None:
+    """Never comes back: ends this process at once when that one is gone, so that no orphan writes beside the next run."""
     while True:
         try:
             os.kill(run, 0)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tasks import stage
-from tasks.core.metrics import auc
+from tasks.core.metrics import measure
 from tasks.core.models import Hyperparameters, build
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
@@ -28,14 +28,15 @@ def train_model(
 ) -> None:
     """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
     chosen = Hyperparameters(**json.loads(hparams.read_text()))
-    spec = teacher_spec(load_encoder(features), network, chosen)
+    encoder = load_encoder(features)
+    spec, task = teacher_spec(encoder, network, chosen), encoder.target.task
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
 
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
     schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
-    run = Training(model, schedule, len(rows))
+    run = Training(model, task, schedule, len(rows))
     epochs = resume(run, folder)
     log.info("%s parameters, %s members", f"{model.count_params():,}", spec.members)
 
@@ -48,7 +49,7 @@ def train_model(
     fit(run, rows, validation, "train", done)
 
     best = min(epochs, key=lambda epoch: epoch.validation_loss)
-    score = auc(validation.target, predict(model, validation))
+    quality = measure(encoder.target, validation.target, predict(model, task, validation))
     with stage.replacing(teacher) as aside:
         save_network(aside, spec, model.get_weights())
     with stage.replacing(history) as aside, aside.open("w", newline="") as file:
@@ -57,7 +58,7 @@ def train_model(
         table.writerows([epoch.number, f"{epoch.train_loss:.6f}", f"{epoch.validation_loss:.6f}"] for epoch in epochs)
     with stage.replacing(training) as aside:
         summary = {"epochs": len(epochs), "best_epoch": best.number, "parameters": model.count_params()}
-        aside.write_text(json.dumps({**summary, "validation": {"log_loss": best.validation_loss, "auc": score}}, indent=1))
+        aside.write_text(json.dumps({**summary, "validation": quality}, indent=1))
     write_events(epochs, LOGS / "train")
 
 

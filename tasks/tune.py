@@ -83,7 +83,13 @@ def run_trial(
     schedule = Schedule(tune.epochs, tune.batch, hparams.learning_rate, hparams.weight_decay, seed, patience=tune.epochs)
     losses: list[float] = []
     try:
-        fit(Training(model, schedule, len(rows)), rows, validation, what, lambda epoch: losses.append(epoch.validation_loss))
+        fit(
+            Training(model, encoder.target.task, schedule, len(rows)),
+            rows,
+            validation,
+            what,
+            lambda epoch: losses.append(epoch.validation_loss),
+        )
     except DivergedError:
         return float("inf")
     return min(losses)

@@ -40,7 +40,7 @@ def validate_table(
     rows = pa.concat_tables(read_shards(raw))
     refuse(
         "has the wrong kind of values",
-        contract.check_kinds(rows, time=table.time, target=table.target, numbers=table.numbers, categories=table.categories),
+        contract.check_kinds(rows, time=str(table.time), target=table.target, numbers=table.numbers, categories=table.categories),
     )
     frame = rows.to_pandas()
     broken = break_rules(frame, validate.rules, table.numbers)
@@ -48,7 +48,7 @@ def validate_table(
     check_budget(frame, broken, bad, validate)
 
     good = rows.filter(pa.array(~bad))
-    described = statistics.describe(statistics.to_frame(good, time=table.time, numbers=table.numbers))
+    described = statistics.describe(statistics.to_frame(good, time=str(table.time), numbers=table.numbers))
     kept = frame[~bad]
     refuse("breaks its contract", [*target_violations(kept, table.target), *schema_violations(kept, described, frozen)])
 
@@ -61,7 +61,7 @@ def validate_table(
         statistics=described,
         roles=column_roles(table),
         violations=[found for found in by_rule if found.rows],
-        rate=target_by_week(kept, table),
+        rate=target_by_week(kept, table) if table.time else [],
         target=table.target,
     )
     with (

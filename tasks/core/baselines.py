@@ -1,42 +1,69 @@
-"""What any model must be compared with: the constant, a logistic regression, scikit-learn's gradient boosting."""
+"""What any model must be compared with: the constant, a linear model, scikit-learn's gradient boosting."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
 
+from tasks.core.encoder import Sizes
 from tasks.core.rows import Rows
+from tasks.core.target import Target
 
 MOST_CATEGORIES = 254  # HistGradientBoosting takes 255 of a column, one is ours for the rest
 
 
-def score_constant(train: Rows, test: Rows) -> NDArray[np.float64]:
-    """The share of positive training rows, for every test row."""
+def score_constant(target: Target, train: Rows, test: Rows) -> NDArray[np.float64]:
+    """The training rows' share of each class, or their mean, for every test row."""
+    if target.task == "multiclass":
+        shares = np.bincount(np.asarray(train.target, np.int64), minlength=target.outputs) / len(train)
+        return np.tile(shares, (len(test), 1))
     return np.full(len(test), np.asarray(train.target).mean(dtype=np.float64))
 
 
-def score_logistic_regression(train: Rows, test: Rows, sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """scikit-learn's LogisticRegression on the numbers and one column for each category's code."""
-    model = LogisticRegression(max_iter=200, C=0.1)
-    model.fit(_one_hot(train, sizes), train.target)
-    return np.asarray(model.predict_proba(_one_hot(test, sizes))[:, 1])
+def score_linear(target: Target, train: Rows, test: Rows, sizes: Sizes) -> NDArray[np.float64]:
+    """scikit-learn's LogisticRegression, or Ridge, on the numbers and one column for each category's code and each word."""
+    fitted, asked = _one_hot(train, sizes), _one_hot(test, sizes)
+    if target.task == "regression":
+        return np.asarray(Ridge(alpha=1.0, solver="lsqr").fit(fitted, train.target).predict(asked), np.float64)
+    model = LogisticRegression(max_iter=200, C=0.1).fit(fitted, np.asarray(train.target))
+    return _probabilities(target, model.classes_, model.predict_proba(asked))
 
 
-def score_gradient_boosting(train: Rows, test: Rows, sizes: tuple[int, ...], seed: int) -> NDArray[np.float64]:
-    """HistGradientBoostingClassifier as scikit-learn sets it, told which columns are categories."""
-    categorical = [False] * train.num.shape[1] + [size <= MOST_CATEGORIES + 1 for size in sizes]
-    model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=seed)
-    model.fit(np.hstack([train.num, train.cat]), train.target)
-    return np.asarray(model.predict_proba(np.hstack([test.num, test.cat]))[:, 1])
+def score_gradient_boosting(target: Target, train: Rows, test: Rows, sizes: Sizes, seed: int) -> NDArray[np.float64]:
+    """HistGradientBoosting as scikit-learn sets it, told which columns are categories; words of texts it does not see."""
+    categorical = [False] * train.num.shape[1] + [size <= MOST_CATEGORIES + 1 for size in sizes.categories]
+    kind = HistGradientBoostingRegressor if target.task == "regression" else HistGradientBoostingClassifier
+    model = kind(categorical_features=categorical, random_state=seed)
+    width = len(sizes.categories)
+    model.fit(np.hstack([train.num, train.cat[:, :width]]), train.target)
+    asked = np.hstack([test.num, test.cat[:, :width]])
+    if target.task == "regression":
+        return np.asarray(model.predict(asked), np.float64)
+    return _probabilities(target, model.classes_, model.predict_proba(asked))
 
 
-def _one_hot(rows: Rows, sizes: tuple[int, ...]) -> sparse.csr_matrix:
-    starts = np.cumsum([0, *sizes[:-1]])
+def _probabilities(target: Target, classes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of class 1 [row], or of every class [row, class]; one that the sample of training rows lacks has none."""
+    if target.task == "binary":
+        return np.asarray(scores[:, 1])
+    full = np.zeros((len(scores), target.outputs))
+    full[:, classes.astype(int)] = scores
+    return full
+
+
+def _one_hot(rows: Rows, sizes: Sizes) -> sparse.csr_matrix:
+    spans = [*sizes.categories, *(words for slots, words in sizes.texts for _ in range(slots))]
+    starts = np.cumsum([0, *spans[:-1]])
+    # A text's slots share one column for each word.
+    slot = len(sizes.categories)
+    for slots, _ in sizes.texts:
+        starts[slot : slot + slots] = starts[slot]
+        slot += slots
     places = np.asarray(rows.cat) + starts
     count, width = places.shape
     ones = np.ones(count * width, np.float32)
     pointers = np.arange(0, count * width + 1, width)
-    return sparse.hstack(
-        [sparse.csr_matrix(rows.num), sparse.csr_matrix((ones, places.ravel(), pointers), (count, sum(sizes)))]
-    ).tocsr()
+    words = sparse.csr_matrix((ones, places.ravel(), pointers), (count, int(sum(spans))))
+    words.sum_duplicates()
+    return sparse.hstack([sparse.csr_matrix(rows.num), words]).tocsr()

@@ -1,7 +1,8 @@
 """Plots as PNG bytes: no file, no window, the same look for all."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -32,7 +33,7 @@ def plot_trials(trials: Sequence[tuple[dict[str, Any], float]]) -> bytes:
     figure, axes = plt.subplots(1, len(names) + 1, figsize=(2.5 * (len(names) + 1), 3.1), sharey=True, layout="constrained")
     numbers = range(1, len(losses) + 1)
     axes[0].step(numbers, [min(losses[:i]) for i in numbers], where="post", color=GREY, label="best so far")
-    axes[0].set(xlabel="trial", ylabel="validation log loss", xticks=list(numbers) if len(losses) <= 12 else [])
+    axes[0].set(xlabel="trial", ylabel="validation loss", xticks=list(numbers) if len(losses) <= 12 else [])
     axes[0].legend(frameon=False)
     for axis, name in zip(axes[1:], names, strict=True):
         axis.set_xlabel(name)
@@ -43,29 +44,37 @@ def plot_trials(trials: Sequence[tuple[dict[str, Any], float]]) -> bytes:
     return _png(figure)
 
 
-def plot_quality(
-    points: Sequence[tuple[str, float, float, float, float, int]],
-    chosen: str,
-    slowest: float,
-    lowest: float,
-    baselines: dict[str, float],
-) -> bytes:
-    """AUC with its interval against microseconds and against bytes; (name, auc, low, high, microseconds, bytes) a candidate.
+@dataclass(frozen=True)
+class Point:
+    """A candidate in the plot: the metric that ranks with its interval, microseconds for one row, bytes."""
 
-    The shaded corner is where the gate lets a candidate pass; baselines are horizontal lines.
+    name: str
+    value: float
+    low: float
+    high: float
+    microseconds: float
+    bytes: int
+
+
+def plot_quality(
+    points: Sequence[Point], chosen: str, slowest: float, lowest: float | None, baselines: dict[str, float], *, metric: str
+) -> bytes:
+    """The metric with its interval against microseconds and against bytes; green lines are what the gate demands.
+
+    Baselines are horizontal lines.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
     styles = {
-        name: (marker, ORANGE if name == chosen else BLUE) for (name, *_), marker in zip(points, "os^vDPX*" * 4, strict=False)
+        point.name: (marker, ORANGE if point.name == chosen else BLUE)
+        for point, marker in zip(points, "os^vDPX*" * 4, strict=False)
     }
     for axis, unit in zip(axes, ("microseconds for one row, network alone", "kilobytes"), strict=True):
-        for name, auc, low, high, microseconds, size in points:
-            x = microseconds if axis is axes[0] else size / 1000
-            marker, colour = styles[name]
-            label = f"{name} (chosen)" if name == chosen else name
-            axis.errorbar(
-                x, auc, [[auc - low], [high - auc]], fmt=marker, color=colour, ecolor="#c3ccd4", markersize=8, label=label, zorder=3
-            )
+        for point in points:
+            x = point.microseconds if axis is axes[0] else point.bytes / 1000
+            marker, colour = styles[point.name]
+            label = f"{point.name} (chosen)" if point.name == chosen else point.name
+            errors = [[point.value - point.low], [point.high - point.value]]
+            axis.errorbar(x, point.value, errors, fmt=marker, color=colour, ecolor="#c3ccd4", markersize=8, label=label, zorder=3)
         for name, value in baselines.items():
             axis.axhline(value, color=GREY, linestyle="--", linewidth=1)
             axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
@@ -73,24 +82,27 @@ def plot_quality(
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.axhline(lowest, color=GREEN, linewidth=1)
+        if lowest is not None:
+            axis.axhline(lowest, color=GREEN, linewidth=1)
+            axis.annotate("gate", (0.99, lowest), xycoords=("axes fraction", "data"), ha="right", va="top", color=GREEN)
     axes[0].axvline(slowest, color=GREEN, linewidth=1)
-    axes[0].set(ylabel="AUC on the test part")
-    for axis in axes:
-        axis.annotate("gate", (0.99, lowest), xycoords=("axes fraction", "data"), ha="right", va="top", color=GREEN)
+    axes[0].set(ylabel=f"{metric} on the test part")
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle("Quality against latency and size")
     return _png(figure)
 
 
-def plot_calibration(curves: dict[str, Sequence[tuple[float, float]]]) -> bytes:
-    """The share of positive rows against the mean score, for each model."""
+def plot_calibration(curves: Mapping[str, Sequence[tuple[float, float]]], said: str, came: str) -> bytes:
+    """What came against what was said, for each model."""
     figure, axis = plt.subplots(figsize=(5.4, 5), layout="constrained")
-    top = max(max(point) for curve in curves.values() for point in curve) * 1.05
-    axis.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="as said, so it comes")
+    values = [value for curve in curves.values() for point in curve for value in point]
+    low, high = min(values), max(values)
+    low = 0.0 if 0 <= low < high / 3 else low - 0.05 * (high - low)
+    high += 0.05 * (high - low) or 1.0
+    axis.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, label="as said, so it comes")
     for (name, curve), colour in zip(curves.items(), (ORANGE, BLUE, GREEN, RED), strict=False):
         axis.plot(*zip(*curve, strict=True), marker="o", markersize=4, color=colour, label=name)
-    axis.set(xlabel="mean score", ylabel="share of positive rows", xlim=(0, top), ylim=(0, top), aspect="equal")
+    axis.set(xlabel=said, ylabel=came, xlim=(low, high), ylim=(low, high), aspect="equal")
     axis.legend(frameon=False)
     return _png(figure)
 

@@ -1,7 +1,7 @@
 """The encoder: raw columns in, the network's two input arrays out; NumPy only, so that serving needs nothing else."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-UNKNOWN = 0  # the code of a category that is missing, rare or never seen in training
+from tasks.core.calendar import CYCLES, cycles, parse_time
+from tasks.core.target import Target
+from tasks.core.tokens import split_words
+
+MISSING, OTHER = 0, 1  # the codes of a value that is not there, and of one that is rare or was never seen in training
+RESERVED = 2
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,19 @@ class NumberColumn:
 
 
 @dataclass(frozen=True)
+class DateColumn:
+    """A date or time, as seconds since 1970: a number, and its cycles; `holidays` are days since 1970."""
+
+    name: str
+    required: bool
+    flagged: bool
+    edges: tuple[float, ...]
+    holidays: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CategoryColumn:
-    """A category: code 0 is unknown, code i + 1 is `vocabulary[i]`."""
+    """A category: code 0 is missing, 1 is rare or unknown, i + 2 is `vocabulary[i]`."""
 
     name: str
     required: bool
@@ -32,64 +48,169 @@ class CategoryColumn:
 
 
 @dataclass(frozen=True)
+class TextColumn:
+    """A short text: the codes of its first `slots` words, as those of a category; 0 fills up."""
+
+    name: str
+    required: bool
+    slots: int
+    vocabulary: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A column of words by its distinct ones (None for missing) and each row's place among them."""
+
+    distinct: Sequence[str | None]
+    places: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of an encoder a network's shape depends on: `texts` are slots and codes of each, codes include the reserved ones."""
+
+    numbers: int
+    flags: int
+    categories: tuple[int, ...]
+    texts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class Encoder:
     """What training fitted and serving repeats: one JSON document, executed here and in `encoder_graph`."""
 
     numbers: tuple[NumberColumn, ...]
+    dates: tuple[DateColumn, ...]
     categories: tuple[CategoryColumn, ...]
+    texts: tuple[TextColumn, ...]
+    target: Target
+
+    @property
+    def scaled(self) -> tuple[NumberColumn | DateColumn, ...]:
+        """The columns that have a position on a scale."""
+        return (*self.numbers, *self.dates)
+
+    @property
+    def worded(self) -> tuple[CategoryColumn | TextColumn, ...]:
+        """The columns that have a vocabulary."""
+        return (*self.categories, *self.texts)
 
     @property
     def names(self) -> list[str]:
         """Every raw column, in the order in which it is encoded."""
-        return [*(column.name for column in self.numbers), *(column.name for column in self.categories)]
+        return [*(column.name for column in self.scaled), *(column.name for column in self.worded)]
+
+    @property
+    def required(self) -> list[str]:
+        """The columns that a row must have."""
+        return [*(c.name for c in self.scaled if c.required), *(c.name for c in self.worded if c.required)]
 
     @property
     def width(self) -> int:
-        """Columns of the `num` array: a position for each number, then a flag for each flagged one."""
-        return len(self.numbers) + sum(column.flagged for column in self.numbers)
+        """Columns of the `num` array: a position for each number and date, then flags and cycles."""
+        return len(self.scaled) + sum(column.flagged for column in self.scaled) + CYCLES * len(self.dates)
 
     @property
-    def sizes(self) -> tuple[int, int, tuple[int, ...]]:
-        """Numbers, flags, and the codes of each category, unknown included."""
-        numbers = len(self.numbers)
-        return numbers, self.width - numbers, tuple(len(column.vocabulary) + 1 for column in self.categories)
+    def codes(self) -> int:
+        """Columns of the `cat` array: one for each category, then the slots of the texts."""
+        return len(self.categories) + sum(text.slots for text in self.texts)
 
-    def encode(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """`num`: float32 [row, width] in [-1, 1]; `cat`: int32 [row, category]. A missing value is NaN or None."""
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            len(self.scaled),
+            self.width - len(self.scaled),
+            tuple(len(column.vocabulary) + RESERVED for column in self.categories),
+            tuple((text.slots, len(text.vocabulary) + RESERVED) for text in self.texts),
+        )
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
+        """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text."""
+
+        def take(name: str) -> list[Any]:
+            return [row.get(name) for row in rows]
+
+        return {
+            **{c.name: np.array([math.nan if v is None else float(v) for v in take(c.name)]) for c in self.numbers},
+            **{c.name: np.array([math.nan if v is None else parse_time(v) for v in take(c.name)]) for c in self.dates},
+            **{c.name: Words(take(c.name), np.arange(len(rows))) for c in self.worded},
+        }
+
+    def encode(self, columns: Mapping[str, NDArray[Any] | Words]) -> dict[str, NDArray[Any]]:
+        """`num`: float32 [row, width], positions in [-1, 1]; `cat`: int32 [row, codes].
+
+        Numbers are floats and dates seconds since 1970, NaN where missing; categories and texts are Words.
+        """
         rows = len(next(iter(columns.values())))
         num = np.zeros((rows, self.width), np.float32)
-        flag = len(self.numbers)
-        for i, number in enumerate(self.numbers):
-            value = np.asarray(columns[number.name], np.float64)
+        flag = len(self.scaled)
+        for i, column in enumerate(self.scaled):
+            value = np.asarray(columns[column.name], np.float64)
             missing = np.isnan(value)
             num[:, i] = np.where(missing, 0.0, position(value, self._edges[i]))
-            if number.flagged:
+            if column.flagged:
                 num[:, flag] = missing
                 flag += 1
-        cat = np.zeros((rows, len(self.categories)), np.int32)
-        for j, category in enumerate(self.categories):
-            codes = self._codes[j]
-            cat[:, j] = [codes.get(word, UNKNOWN) for word in columns[category.name]]
+        for date, holidays in zip(self.dates, self._holidays, strict=True):
+            num[:, flag : flag + CYCLES] = cycles(np.asarray(columns[date.name], np.float64), holidays)
+            flag += CYCLES
+        cat = np.zeros((rows, self.codes), np.int32)
+        for j, (category, codes) in enumerate(zip(self.categories, self._category_codes, strict=True)):
+            words = columns[category.name]
+            assert isinstance(words, Words)
+            cat[:, j] = np.array([codes.get(word, OTHER) if word else MISSING for word in words.distinct], np.int32)[words.places]
+        slot = len(self.categories)
+        for text, codes in zip(self.texts, self._text_codes, strict=True):
+            words = columns[text.name]
+            assert isinstance(words, Words)
+            distinct = np.zeros((len(words.distinct), text.slots), np.int32)
+            for i, one in enumerate(words.distinct):
+                found = [codes.get(word, OTHER) for word in split_words(one or "")[: text.slots]]
+                distinct[i, : len(found)] = found
+            cat[:, slot : slot + text.slots] = distinct[words.places]
+            slot += text.slots
         return {"num": num, "cat": cat}
 
     @cached_property
     def _edges(self) -> list[NDArray[np.float64]]:
-        return [np.asarray(column.edges) for column in self.numbers]
+        return [np.asarray(column.edges) for column in self.scaled]
 
     @cached_property
-    def _codes(self) -> list[dict[str, int]]:
-        return [{word: code for code, word in enumerate(column.vocabulary, start=1)} for column in self.categories]
+    def _holidays(self) -> list[NDArray[np.int64]]:
+        return [np.asarray(column.holidays, np.int64) for column in self.dates]
+
+    @cached_property
+    def _category_codes(self) -> list[dict[str, int]]:
+        return [_codes(column.vocabulary) for column in self.categories]
+
+    @cached_property
+    def _text_codes(self) -> list[dict[str, int]]:
+        return [_codes(column.vocabulary) for column in self.texts]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "target": self.target.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Encoder":
         """The encoder that `to_json` described; TypeError or KeyError when the document is not one."""
         return cls(
-            tuple(NumberColumn(**{**column, "edges": tuple(column["edges"])}) for column in document["numbers"]),
-            tuple(CategoryColumn(**{**column, "vocabulary": tuple(column["vocabulary"])}) for column in document["categories"]),
+            tuple(NumberColumn(**_tuples(column)) for column in document["numbers"]),
+            tuple(DateColumn(**_tuples(column)) for column in document["dates"]),
+            tuple(CategoryColumn(**_tuples(column)) for column in document["categories"]),
+            tuple(TextColumn(**_tuples(column)) for column in document["texts"]),
+            Target.from_json(document["target"]),
         )
+
+
+def _codes(vocabulary: Iterable[str]) -> dict[str, int]:
+    return {word: code for code, word in enumerate(vocabulary, start=RESERVED)}
+
+
+def _tuples(column: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in column.items()}
 
 
 def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,29 +226,51 @@ def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     return placed
 
 
-def fit_encoder(
-    columns: Mapping[str, NDArray[Any]],
-    *,
-    numbers: Sequence[str],
-    categories: Sequence[str],
-    required: frozenset[str],
-    bins: int,
-    min_count: int,
-) -> Encoder:
-    """Fit on training rows alone: quantiles of each number, words of each category that stand in `min_count` rows or more."""
-    return Encoder(
-        tuple(_fit_number(name, np.asarray(columns[name], np.float64), name in required, bins) for name in numbers),
-        tuple(_fit_category(name, columns[name], name in required, min_count) for name in categories),
-    )
+def fit_edges(values: NDArray[np.float64], quantiles: int) -> tuple[float, ...]:
+    """The distinct quantiles of the finite values, `quantiles` + 1 at most; one edge where nothing is known."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return (0.0,)
+    return tuple(np.unique(np.quantile(known, np.linspace(0.0, 1.0, quantiles + 1))).tolist())
 
 
-def _fit_number(name: str, value: NDArray[np.float64], required: bool, bins: int) -> NumberColumn:
-    known = value[np.isfinite(value)]
-    edges = np.unique(np.quantile(known, np.linspace(0.0, 1.0, bins + 1))) if len(known) else np.zeros(1)
-    return NumberColumn(name, required, bool(np.isnan(value).any()), tuple(edges.tolist()))
-
-
-def _fit_category(name: str, words: NDArray[Any], required: bool, min_count: int) -> CategoryColumn:
+def fit_vocabulary(counts: Mapping[str, int], *, min_count: int, max_words: int) -> tuple[str, ...]:
+    """The words that stand in `min_count` rows or more, the `max_words` most frequent of them, by name."""
     # "" is how a graph of strings says missing: it has no code of its own, in either executor.
-    counts = Counter(word for word in words if word)
-    return CategoryColumn(name, required, tuple(sorted(word for word, count in counts.items() if count >= min_count)))
+    known = [(word, count) for word, count in counts.items() if word and count >= min_count]
+    return tuple(sorted(word for word, _ in sorted(known, key=lambda pair: (-pair[1], pair[0]))[:max_words]))
+
+
+def fit_encoder(
+    target: Target,
+    *,
+    numbers: Mapping[str, NDArray[np.float64]],
+    dates: Mapping[str, NDArray[np.float64]],
+    categories: Mapping[str, Mapping[str, int]],
+    texts: Mapping[str, Mapping[str, int]],
+    missing: frozenset[str],
+    required: frozenset[str],
+    quantiles: int,
+    min_count: int,
+    max_words: int,
+    slots: int,
+    token_words: int,
+    holidays: tuple[int, ...] = (),
+) -> Encoder:
+    """Fit on what training rows hold: values of each number and date, rows of each word of a category, of each word in a text.
+
+    `missing` are the numbers and dates that some training row lacks.
+    """
+    return Encoder(
+        tuple(NumberColumn(name, name in required, name in missing, fit_edges(v, quantiles)) for name, v in numbers.items()),
+        tuple(DateColumn(name, name in required, name in missing, fit_edges(v, quantiles), holidays) for name, v in dates.items()),
+        tuple(
+            CategoryColumn(name, name in required, fit_vocabulary(counts, min_count=min_count, max_words=max_words))
+            for name, counts in categories.items()
+        ),
+        tuple(
+            TextColumn(name, name in required, slots, fit_vocabulary(counts, min_count=min_count, max_words=token_words))
+            for name, counts in texts.items()
+        ),
+        target,
+    )

@@ -1,43 +1,72 @@
 """The encoder's other executor: the same JSON document as a TensorFlow graph, for a SavedModel that takes raw columns."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tasks.core.encoder import UNKNOWN, CategoryColumn, Encoder, NumberColumn
+from tasks.core.calendar import DAY, PATTERN, YEAR
+from tasks.core.encoder import MISSING, OTHER, RESERVED, CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn
+from tasks.core.tokens import SEPARATORS
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # TensorFlow would change or refuse any other
 
 
 class GraphEncoder(tf.Module):  # type: ignore[misc]
-    """Encodes float64 columns (NaN is missing) and string columns ("" is missing), each [row], as `Encoder.encode` does."""
+    """Encodes columns [row] as `Encoder.encode` does: numbers as float64 (NaN is missing), the others as text ("" is missing)."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.tables = [_codes(column) for column in encoder.categories]
+        self.words = [_codes(column) for column in encoder.texts]
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The name of each column in a signature: its own where TensorFlow takes it."""
+        return {name: name if _NAME.fullmatch(name) else f"column_{i}" for i, name in enumerate(self.encoder.names)}
 
     @property
     def signature(self) -> dict[str, Any]:
-        """The columns that it takes, as tensor specs by name."""
+        """The arguments as tensor specs by name."""
+        numbers = {column.name for column in self.encoder.numbers}
         return {
-            **{column.name: tf.TensorSpec((None,), tf.float64, name=column.name) for column in self.encoder.numbers},
-            **{column.name: tf.TensorSpec((None,), tf.string, name=column.name) for column in self.encoder.categories},
+            argument: tf.TensorSpec((None,), tf.float64 if name in numbers else tf.string, name=argument)
+            for name, argument in self.arguments.items()
+        }
+
+    def feed(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The rows, as a client sends them, as the signature's arguments."""
+        numbers = {column.name for column in self.encoder.numbers}
+        return {
+            argument: tf.constant([row.get(name, math.nan) for row in rows], tf.float64)
+            if name in numbers
+            else tf.constant([row.get(name) or "" for row in rows], tf.string)
+            for name, argument in self.arguments.items()
         }
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        values = {column.name: tf.cast(columns[column.name], tf.float64) for column in self.encoder.numbers}
+        encoder = self.encoder
+        values = {column.name: tf.cast(columns[column.name], tf.float64) for column in encoder.numbers}
+        values |= {column.name: _seconds(columns[column.name]) for column in encoder.dates}
         missing = {name: tf.math.is_nan(value) for name, value in values.items()}
-        num = [tf.where(missing[c.name], 0.0, tf.cast(_position(values[c.name], c), tf.float32)) for c in self.encoder.numbers]
-        flags = [tf.cast(missing[c.name], tf.float32) for c in self.encoder.numbers if c.flagged]
-        cat = [table.lookup(columns[c.name]) for c, table in zip(self.encoder.categories, self.tables, strict=True)]
+        num = [tf.where(missing[c.name], 0.0, tf.cast(_position(values[c.name], c), tf.float32)) for c in encoder.scaled]
+        num += [tf.cast(missing[c.name], tf.float32) for c in encoder.scaled if c.flagged]
+        for column in encoder.dates:
+            num += [tf.where(missing[column.name], 0.0, tf.cast(wave, tf.float32)) for wave in _cycles(values[column.name], column)]
+        cat = [_look_up(table, columns[c.name]) for c, table in zip(encoder.categories, self.tables, strict=True)]
+        parts = [tf.stack(cat, axis=1)] if cat else []
+        parts += [_slots(columns[c.name], table, c) for c, table in zip(encoder.texts, self.words, strict=True)]
         rows = tf.shape(next(iter(columns.values())))[0]
         return {
-            "num": tf.stack([*num, *flags], axis=1) if num else tf.zeros((rows, 0), tf.float32),
-            "cat": tf.stack(cat, axis=1) if cat else tf.zeros((rows, 0), tf.int32),
+            "num": tf.stack(num, axis=1) if num else tf.zeros((rows, 0), tf.float32),
+            "cat": tf.concat(parts, axis=1) if parts else tf.zeros((rows, 0), tf.int32),
         }
 
 
-def _position(value: Any, column: NumberColumn) -> Any:
+def _position(value: Any, column: NumberColumn | DateColumn) -> Any:
     """As `encoder.position`, operation by operation."""
     if len(column.edges) < 2:
         return tf.zeros_like(value)
@@ -49,8 +78,52 @@ def _position(value: Any, column: NumberColumn) -> Any:
     return (tf.cast(low, tf.float64) + share) / last * 2.0 - 1.0
 
 
-def _codes(column: CategoryColumn) -> Any:
+def _seconds(text: Any) -> Any:
+    """As `calendar.parse_time`; NaN for what is no date. Days since 1970 by H. Hinnant's days_from_civil."""
+    fits = tf.strings.regex_full_match(text, PATTERN)
+    plain = tf.where(fits, text, "1970-01-01")
+    clock = tf.strings.length(plain) > len("1970-01-01Z")
+    seconds = clock & (tf.strings.length(plain) > len("1970-01-01T00:00Z"))
+
+    def digits(start: int, length: int, present: Any) -> Any:
+        full = tf.where(present, plain, "0000-00-00T00:00:00")
+        return tf.strings.to_number(tf.strings.substr(full, start, length), tf.int64)
+
+    whole = tf.ones_like(clock)
+    year, month, day = digits(0, 4, whole), digits(5, 2, whole), digits(8, 2, whole)
+    shifted = year - tf.cast(month <= 2, tf.int64)
+    era = shifted // 400
+    of_era = shifted - era * 400
+    of_year = (153 * (month + tf.where(month > 2, tf.constant(-3, tf.int64), tf.constant(9, tf.int64))) + 2) // 5 + day - 1
+    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+    total = days * DAY + digits(11, 2, clock) * 3600 + digits(14, 2, clock) * 60 + digits(17, 2, seconds)
+    return tf.where(fits, tf.cast(total, tf.float64), tf.constant(math.nan, tf.float64))
+
+
+def _cycles(seconds: Any, column: DateColumn) -> list[Any]:
+    """As `calendar.cycles`, operation by operation."""
+    days = tf.floor(seconds / DAY)
+    weekday = tf.math.floormod(days + 3.0, tf.constant(7.0, tf.float64))
+    tau = tf.constant(2 * math.pi, tf.float64)
+    phases = [tau * (seconds / DAY - days), tau * weekday / 7.0, tau * (seconds / YEAR - tf.floor(seconds / YEAR))]
+    holidays = tf.constant(column.holidays, tf.float64, shape=(len(column.holidays),))
+    free = (weekday >= 5.0) | tf.reduce_any(days[:, None] == holidays[None, :], axis=1)
+    return [wave(phase) for phase in phases for wave in (tf.sin, tf.cos)] + [tf.cast(free, tf.float64)]
+
+
+def _look_up(table: Any, words: Any) -> Any:
+    return tf.where(words == "", MISSING, table.lookup(words))
+
+
+def _slots(text: Any, table: Any, column: TextColumn) -> Any:
+    """The codes of the first words of each text, [row, slots]."""
+    plain = tf.strings.strip(tf.strings.regex_replace(tf.strings.lower(text), SEPARATORS, " "))
+    words = tf.strings.split(plain, " ")[:, : column.slots].to_tensor("", shape=(None, column.slots))
+    return _look_up(table, words)
+
+
+def _codes(column: CategoryColumn | TextColumn) -> Any:
     # "" is missing, so a code for it changes nothing; TensorFlow has no empty table, which a vocabulary of none would need.
     words = tf.constant(["", *column.vocabulary], tf.string)
-    codes = tf.constant([UNKNOWN, *range(1, len(column.vocabulary) + 1)], tf.int32)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, codes), default_value=UNKNOWN)
+    codes = tf.constant([MISSING, *range(RESERVED, len(column.vocabulary) + RESERVED)], tf.int32)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, codes), default_value=OTHER)

@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.core.metrics import LOWER_IS_BETTER, WORDS, Metric
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate must keep; `beats` are baselines whose log loss it must be below."""
+    """What a candidate must keep, metric by metric; `beats` are baselines whose `loss` it must be below."""
 
-    min_auc: float
-    max_logloss: float
-    max_auc_below_teacher: float
+    at_least: Mapping[Metric, float]
+    at_most: Mapping[Metric, float]
+    near_teacher: Mapping[Metric, float]
     max_bytes: int
     max_microseconds: float
-    beats: tuple[str, ...]
+    beats: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,7 @@ class Measured:
     """A candidate as measured on the test part; microseconds for one row through the network alone."""
 
     name: str
-    auc: float
-    log_loss: float
+    quality: Mapping[Metric, float]
     bytes: int
     microseconds: float
 
@@ -35,21 +36,26 @@ class Verdict:
     faults: dict[str, list[str]]
 
 
-def judge(candidates: Sequence[Measured], limits: Limits, *, teacher: str, baselines: Mapping[str, float]) -> Verdict:
-    """The smallest candidate without a fault; among equally small ones the first. `baselines` gives their log losses."""
-    best = next(candidate.auc for candidate in candidates if candidate.name == teacher)
-    faults = {candidate.name: _faults(candidate, limits, best, baselines) for candidate in candidates}
+def judge(candidates: Sequence[Measured], limits: Limits, *, teacher: str, loss: Metric, baselines: Mapping[str, float]) -> Verdict:
+    """The smallest candidate without a fault; among equally small ones the first. `baselines` gives their `loss`."""
+    best = next(candidate for candidate in candidates if candidate.name == teacher)
+    faults = {candidate.name: _faults(candidate, limits, best, loss, baselines) for candidate in candidates}
     passing = [candidate for candidate in candidates if not faults[candidate.name]]
     return Verdict(min(passing, key=lambda candidate: candidate.bytes).name if passing else None, faults)
 
 
-def _faults(one: Measured, limits: Limits, teacher_auc: float, baselines: Mapping[str, float]) -> list[str]:
+def _faults(one: Measured, limits: Limits, teacher: Measured, loss: Metric, baselines: Mapping[str, float]) -> list[str]:
+    quality = one.quality
+    worse = {
+        metric: (quality[metric] - teacher.quality[metric]) * (1 if metric in LOWER_IS_BETTER else -1)
+        for metric in limits.near_teacher
+    }
     lines = [
-        (one.auc >= limits.min_auc, f"AUC {one.auc:.4f}, at least {limits.min_auc} wanted"),
-        (one.log_loss <= limits.max_logloss, f"log loss {one.log_loss:.4f}, at most {limits.max_logloss} wanted"),
-        (
-            teacher_auc - one.auc <= limits.max_auc_below_teacher,
-            f"AUC {teacher_auc - one.auc:.4f} below the teacher, at most {limits.max_auc_below_teacher} wanted",
+        *((quality[m] >= low, f"{WORDS[m]} {quality[m]:.4f}, at least {low:g} wanted") for m, low in limits.at_least.items()),
+        *((quality[m] <= high, f"{WORDS[m]} {quality[m]:.4f}, at most {high:g} wanted") for m, high in limits.at_most.items()),
+        *(
+            (worse[m] <= most, f"{WORDS[m]} {worse[m]:.4f} worse than the teacher's, at most {most:g} wanted")
+            for m, most in limits.near_teacher.items()
         ),
         (one.bytes <= limits.max_bytes, f"{one.bytes:,} bytes, at most {limits.max_bytes:,} wanted"),
         (
@@ -58,8 +64,8 @@ def _faults(one: Measured, limits: Limits, teacher_auc: float, baselines: Mappin
         ),
         *(
             (
-                one.log_loss < baselines[name],
-                f"log loss {one.log_loss:.4f}, below that of the {name} baseline ({baselines[name]:.4f}) wanted",
+                quality[loss] < baselines[name],
+                f"{WORDS[loss]} {quality[loss]:.4f}, below that of the {name} baseline ({baselines[name]:.4f}) wanted",
             )
             for name in limits.beats
         ),

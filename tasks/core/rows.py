@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Rows:
-    """num [row, width] float32, cat [row, category] int32, target [row], a class or a probability."""
+    """num [row, width] float32, cat [row, category] int32, target [row], a code or a number, or [row, class] of probabilities."""
 
     num: NDArray[Any]
     cat: NDArray[Any]

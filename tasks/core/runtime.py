@@ -11,18 +11,19 @@ BATCH_ROWS = 4096
 
 
 class Network:
-    """{num, cat} to the probability of class 1. Not thread safe: one for each thread (LiteRT's interpreters are not)."""
+    """{num, cat} to scores. Not thread safe: one for each thread (LiteRT's interpreters are not)."""
 
     def __init__(self, content: bytes) -> None:
         """Only for bytes whose hash was checked: a truncated file kills the process that loads it."""
         self.interpreter = Interpreter(model_content=content, num_threads=1)
         inputs = {_short_name(detail["name"]): detail["index"] for detail in self.interpreter.get_input_details()}
         self.num, self.cat = inputs["num"], inputs["cat"]
-        self.score = self.interpreter.get_output_details()[0]["index"]
+        detail = self.interpreter.get_output_details()[0]
+        self.score, self.outputs = detail["index"], int(detail["shape_signature"][-1])
         self.rows = 0
 
     def __call__(self, num: NDArray[np.float32], cat: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores [row] of num [row, width] and cat [row, category]."""
+        """Scores [row], or [row, output] of several outputs, for num [row, width] and cat [row, code]."""
         if len(num) > BATCH_ROWS:
             parts = range(0, len(num), BATCH_ROWS)
             return np.concatenate([self(num[i : i + BATCH_ROWS], cat[i : i + BATCH_ROWS]) for i in parts])
@@ -34,7 +35,8 @@ class Network:
         self.interpreter.set_tensor(self.num, num)
         self.interpreter.set_tensor(self.cat, cat)
         self.interpreter.invoke()
-        return np.asarray(self.interpreter.get_tensor(self.score)[:, 0])
+        scores = np.asarray(self.interpreter.get_tensor(self.score))
+        return scores[:, 0] if self.outputs == 1 else scores
 
 
 def _short_name(name: str) -> str:

@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tasks.core import objective
 from tasks.core.errors import DataError, DivergedError
-from tasks.core.metrics import log_loss
+from tasks.core.metrics import mean_loss
 from tasks.core.rows import Rows
+from tasks.core.target import Task
 
 STEPS_PER_CALL = 32  # more gain nothing measurable; the rows of one call must fit in memory
 SCORE_ROWS = 8192
@@ -32,7 +34,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; losses are mean binary cross-entropies, `best` says whether validation was never better."""
+    """What one epoch came to; losses are means of what the task minimises, `best` says whether validation was never better."""
 
     number: int
     train_loss: float
@@ -48,18 +50,18 @@ class Epoch:
 class Training:
     """A network on its way: `epochs()` yields after each one, and `state` is all that a fresh process goes on from."""
 
-    def __init__(self, model: Any, schedule: Schedule, rows: int) -> None:
+    def __init__(self, model: Any, task: Task, schedule: Schedule, rows: int) -> None:
         """The rows are those of an epoch; DataError when they do not fill one batch."""
         batches = rows // schedule.batch
         if not batches:
             raise DataError(f"{rows:,} training rows do not fill one batch of {schedule.batch:,}; lower the batch")
-        self.model, self.schedule = model, schedule
+        self.model, self.task, self.schedule = model, task, schedule
         self.calls = -(-batches // STEPS_PER_CALL)
         self.steps = batches // self.calls
         cosine = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * self.calls * self.steps)
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
         self.optimizer.build(model.trainable_variables)
-        self.run = _compile_steps(model, self.optimizer)
+        self.run = _compile_steps(model, task, self.optimizer)
         self.best: list[NDArray[Any]] = model.get_weights()
         self.best_loss, self.since_best, self.done = np.inf, 0, 0
 
@@ -76,7 +78,7 @@ class Training:
             started = time.perf_counter()
             train_loss = self._epoch(train, watch)
             seconds = time.perf_counter() - started
-            validation_loss = log_loss(validation.target, predict(self.model, validation))
+            validation_loss = mean_loss(self.task, validation.target, predict(self.model, self.task, validation))
             if not np.isfinite(train_loss) or not np.isfinite(validation_loss):
                 raise DivergedError(
                     f"the loss became {train_loss} in epoch {self.done + 1}; lower the learning rate. "
@@ -100,7 +102,7 @@ class Training:
             chosen = order[call * size : (call + 1) * size]
             part = rows.take(chosen)
             shape = (self.steps, self.schedule.batch)
-            target = part.target.reshape(shape).astype(np.float32)
+            target = part.target.reshape(*shape, *part.target.shape[1:]).astype(np.float32)
             loss = self.run(part.num.reshape(*shape, -1), part.cat.reshape(*shape, -1), target)
             losses.append(float(loss))  # waits: else the runtime would queue all calls, with their rows
             watch((call + 1) * size, self.calls * size)
@@ -125,7 +127,7 @@ class Training:
         self.best_loss, self.since_best, self.done = float(best_loss), int(since_best), int(done)
 
 
-def _compile_steps(model: Any, optimizer: Any) -> Any:
+def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
     """A compiled function of [step, batch, ...] arrays that takes all the steps and returns their mean loss."""
 
     @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
@@ -133,9 +135,8 @@ def _compile_steps(model: Any, optimizer: Any) -> Any:
         total = tf.zeros(())
         for step in tf.range(tf.shape(num)[0]):
             with tf.GradientTape() as tape:
-                logits = model({"num": num[step], "cat": cat[step]}, training=True)  # [batch, member]
-                wanted = tf.broadcast_to(target[step][:, None], tf.shape(logits))
-                loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits))
+                logits = model({"num": num[step], "cat": cat[step]}, training=True)
+                loss = objective.loss(task, logits, target[step])
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             total += loss
         return total / tf.cast(tf.shape(num)[0], tf.float32)
@@ -143,17 +144,18 @@ def _compile_steps(model: Any, optimizer: Any) -> Any:
     return run
 
 
-def predict(model: Any, rows: Rows) -> NDArray[np.float32]:
-    """Probability of class 1 for each row: the mean over the members."""
+def predict(model: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
+    """The members' joint scores: [row], or the probabilities [row, class] of a multiclass task."""
 
     @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
     def score(num: Any, cat: Any) -> Any:
-        return tf.reduce_mean(tf.sigmoid(model({"num": num, "cat": cat}, training=False)), axis=1)
+        return objective.scores(task, model({"num": num, "cat": cat}, training=False))
 
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(scores), SCORE_ROWS):
+    parts = []
+    for start in range(0, len(rows), SCORE_ROWS):
         num, cat = rows.num[start : start + SCORE_ROWS], rows.cat[start : start + SCORE_ROWS]
         short = SCORE_ROWS - len(num)  # one shape for all calls, so that one compilation serves them all
         full = score(np.pad(num, ((0, short), (0, 0))), np.pad(cat, ((0, short), (0, 0)))).numpy()
-        scores[start : start + SCORE_ROWS] = full[: len(num)]
-    return scores
+        parts.append(full[: len(num)])
+    scores: NDArray[np.float32] = np.concatenate(parts)
+    return scores if task == "multiclass" else scores[:, 0]

@@ -1,0 +1,86 @@
+"""The target: what its values are called, what the network learns instead of them, and how its scores are told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["binary", "multiclass", "regression"]
+Label = int | str | bool
+
+
+def as_text(label: object) -> str:
+    """A label as both a table and params.yaml write it: a boolean in small letters, a whole number without a point."""
+    if isinstance(label, bool | np.bool_):
+        return "true" if label else "false"
+    if isinstance(label, float | np.floating) and float(label).is_integer():
+        return str(int(label))
+    return str(label)
+
+
+@dataclass(frozen=True)
+class Target:
+    """`classes` in the order of their codes, none for a regression, which learns (value - center) / scale."""
+
+    task: Task
+    name: str
+    classes: tuple[Label, ...] = ()
+    center: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network says of a row: one, or one for each of three classes or more."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+    def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
+        """What is learned [row]: the class's code, or the number on the scale; ValueError for a label that is no class."""
+        if self.task == "regression":
+            scaled: NDArray[np.float32] = ((np.asarray(values, np.float64) - self.center) / self.scale).astype(np.float32)
+            return scaled
+        return encode_labels(values, self.classes).astype(np.float32)
+
+    def decode(self, scores: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores of the network as they are told: probabilities as they are, numbers off the scale."""
+        told = np.asarray(scores, np.float64)
+        return told * self.scale + self.center if self.task == "regression" else told
+
+    def answer(self, scores: NDArray[Any]) -> list[Any]:
+        """One answer for each row of scores [row] or [row, class]: a number, or the probability of each class by its label."""
+        told = self.decode(scores)
+        if self.task != "multiclass":
+            return [float(score) for score in told]
+        labels = [as_text(label) for label in self.classes]
+        return [dict(zip(labels, map(float, row), strict=True)) for row in told]
+
+    @property
+    def meaning(self) -> str:
+        """What an answer is, in words."""
+        match self.task:
+            case "binary":
+                return f"the probability that {self.name} is {as_text(self.classes[1])}"
+            case "multiclass":
+                return f"the probability of each value of {self.name}"
+            case "regression":
+                return f"the expected {self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Target":
+        """The target that `to_json` described; TypeError or KeyError when the document is not one."""
+        return cls(**{**document, "classes": tuple(document["classes"])})
+
+
+def encode_labels(values: Sequence[Any] | NDArray[Any], classes: Sequence[Label]) -> NDArray[np.int64]:
+    """The code of each label [row]; ValueError names one that is no class."""
+    codes = {as_text(label): code for code, label in enumerate(classes)}
+    distinct, places = np.unique(np.asarray(values), return_inverse=True)
+    told = [as_text(label) for label in distinct]
+    if strange := [label for label in told if label not in codes]:
+        raise ValueError(f"the target holds {strange[0]!r}; table.classes are {[as_text(label) for label in classes]}")
+    coded: NDArray[np.int64] = np.array([codes[label] for label in told], np.int64)[places]
+    return coded
