@@ -15,6 +15,7 @@ from tasks.publish import Release, publish
 from tasks.reproduce import reproduce
 from tasks.server import bury
 from tasks.sources.lock import require_lock
+from tasks.unlock import unlock
 
 STAGES = ("ingest", "validate", "preprocess", "tune", "train", "distill", "compress", "evaluate", "export")
 
@@ -29,6 +30,7 @@ def train(workspace: Path, settings: list[str] | None = None, offline: bool = Fa
         tell(workspace, flow_run.id)
         bury(dead, workspace)
         change_params(workspace, settings or [])
+        unlock(workspace)
         if offline:
             require_lock(workspace / "sources.lock")
         else:

@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.child import child_environment
 from tasks.core.errors import DataError
-from tasks.reproduce import child_environment
 
 RAW, SCHEMA = Path("data/raw"), Path("data/schema.pbtxt")
 
