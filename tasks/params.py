@@ -228,7 +228,10 @@ class Rule(Section):
         if (self.column is not None, self.unique is not None, self.expression is not None).count(True) != 1:
             raise ValueError("give one of column, unique and expression")
         if of_column != (self.column is not None):
-            raise ValueError("a column needs min, max, one_of, matches, in_set or not_null; unique and expression stand alone")
+            raise ValueError(
+                "demands nothing of a column, or something of none: a column needs min, max, one_of, matches, in_set or not_null; "
+                "unique and expression stand alone"
+            )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         try:

@@ -34,9 +34,9 @@ SMALL = [
     "compress.batch=512",
     "compress.calibration_rows=100",
     "evaluate.resamples=50",
-    "evaluate.gate.min_auc=0.6",
-    "evaluate.gate.max_logloss=0.6",
-    "evaluate.gate.max_auc_below_teacher=0.05",
+    "evaluate.gate.at_least={auc: 0.6}",
+    "evaluate.gate.at_most={log_loss: 0.6}",
+    "evaluate.gate.near_teacher={auc: 0.05}",
     "evaluate.gate.max_microseconds=1000",
     "evaluate.gate.beats=[constant]",
 ]

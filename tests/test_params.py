@@ -36,7 +36,7 @@ def test_params_of_the_repository_load() -> None:
     assert params.name == "flights"
     assert set(params.sources) == {"flights", "weather", "planes"}
     assert params.tune.space.dropout.low < params.tune.space.dropout.default
-    assert str(params.preprocess.test_from) == "2013-10-01"
+    assert str(params.preprocess.split.test_from) == "2013-10-01"
     assert params.validate_.rules[0].not_null
 
 
@@ -52,13 +52,13 @@ def test_params_of_the_repository_load() -> None:
         ("  patience: 2", "  patience:", ["train.patience: found None", "expected a valid integer"]),
         ("{column: time, not_null: true}", "{column: time, matches: '['}", ["validate.rules.0", "'[' is no regular expression"]),
         ("seed: 2013", "seed: true", ["seed: found True", "expected a valid integer"]),
-        ("min_auc: 0.683", "min_auc: true", ["evaluate.gate.min_auc: found True", "expected a valid number"]),
+        ("at_least: {auc: 0.683}", "at_least: {auc: true}", ["evaluate.gate.at_least.auc: found True", "expected a valid number"]),
         ("column: time, not_null: true", "column: time, not_null: 1", ["validate.rules.0.not_null: found 1"]),
         ("seed: 2013", "seed: -1", ["seed: found -1", "greater than or equal to 0"]),
         ("  patience: 2", "  patience: 0", ["train.patience: found 0", "greater than or equal to 1"]),
         ("sparsity: 0.5", "sparsity: 1.0", ["compress.sparsity: found 1.0", "less than 1"]),
-        ("min_auc: 0.683", "min_auc: 68.3", ["evaluate.gate.min_auc: found 68.3", "less than or equal to 1"]),
-        ("min_auc: 0.683", "min_auc: .nan", ["evaluate.gate.min_auc", "finite number"]),
+        ("at_least: {auc: 0.683}", "at_least: {rmse: 68.3}", ["evaluate.gate names ['rmse']", "task binary is measured by"]),
+        ("at_least: {auc: 0.683}", "at_least: {auc: .nan}", ["evaluate.gate.at_least.auc", "finite number"]),
         ("minutes: 10", "minutes: .inf", ["tune.minutes", "finite number"]),
         ("oracle: bayesian", "oracle: grid", ["tune.oracle: found 'grid'", "'bayesian' or 'random'"]),
         ("name: flights", "name: my flights", ["name: found 'my flights'", "pattern"]),
@@ -75,7 +75,7 @@ def test_params_of_the_repository_load() -> None:
         ("flights: {kind: package,", "flights: {kind: package, misssing: [NA],", ["did you mean 'missing'?"]),
         ("flights: {kind: package,", "2flights: {kind: package,", ["sources.2flights"]),
         ("  golden_rows: 16", "  {}", ["export.golden_rows: missing"]),
-        ('test_from: "2013-10-01"', "test_from: soon", ["preprocess.test_from: found 'soon'"]),
+        ('test_from: "2013-10-01"', "test_from: soon", ["preprocess.split.test_from"]),
         ("seed: 2013", "seed: [2013", ["not YAML"]),
         ("seed: 2013", "\tseed: 2013", ["params.yaml:5: not YAML"]),
     ],
@@ -143,7 +143,7 @@ def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> 
         ("train.patience=3", "  patience: 3          # epochs without a better validation loss before it stops"),
         ("name=delays", "name: delays          # what the released model is called: /v1/models/flights:predict"),
         ("train.patience = 3 ", "  patience: 3          # epochs without a better validation loss before it stops"),
-        ("preprocess.test_from=2013-11-01", "  test_from: 2013-11-01"),
+        ("preprocess.split.test_from=2013-11-01", "  split: {by: time, test_from: 2013-11-01, validation_every_days: 10}"),
         ("tune.space.dropout.low=0.2", "    dropout: {low: 0.2, high: 0.5, default: 0.3}"),
         ("tune.space.dropout={low: 0.2, high: 0.4, default: 0.3}", "    dropout: {low: 0.2, high: 0.4, default: 0.3}"),
         ("distill.hidden=[16]", "  hidden: [16]"),
@@ -159,7 +159,7 @@ def test_setting_there_and_back_gives_the_same_bytes() -> None:
     there = with_values(TEXT, ["train.epochs=5", "evaluate.gate.beats=[]", "seed=1"])
     assert there != TEXT
     params = Params.parse(TEXT, "params.yaml")
-    back = [f"train.epochs={params.train.epochs}", "evaluate.gate.beats=[constant, logistic regression]", f"seed={params.seed}"]
+    back = [f"train.epochs={params.train.epochs}", "evaluate.gate.beats=[constant, linear]", f"seed={params.seed}"]
     assert with_values(there, back) == TEXT
 
 
@@ -199,7 +199,7 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("", "expected KEY=VALUE"),
         ("train.epochs=[1", "not YAML"),
         ("train.epochs=*other", "not YAML"),
-        ("preprocess.test_from=2013-02-30", "not YAML: day is out of range for month"),
+        ("preprocess.split.test_from=2013-02-30", "not YAML: day is out of range for month"),
         ("seed=!!int foo", "not YAML: invalid literal for int()"),
         ("name=\udcff", "not YAML: 'utf-8' codec can't encode"),
     ],

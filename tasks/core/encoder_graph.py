@@ -41,7 +41,7 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
         """The rows, as a client sends them, as the signature's arguments."""
         numbers = {column.name for column in self.encoder.numbers}
         return {
-            argument: tf.constant([row.get(name, math.nan) for row in rows], tf.float64)
+            argument: tf.constant([math.nan if row.get(name) is None else row[name] for row in rows], tf.float64)
             if name in numbers
             else tf.constant([row.get(name) or "" for row in rows], tf.string)
             for name, argument in self.arguments.items()

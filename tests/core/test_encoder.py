@@ -2,156 +2,247 @@
 
 import json
 import math
+from collections import Counter
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.core.encoder import UNKNOWN, Encoder, fit_encoder
+from tasks.core.calendar import CYCLES, cycles, format_time, parse_time
+from tasks.core.encoder import MISSING, OTHER, Encoder, Words, fit_encoder
 from tasks.core.encoder_graph import GraphEncoder
+from tasks.core.target import Target
+from tasks.core.tokens import split_words
 
-Columns = dict[str, Any]
+Rows = list[dict[str, Any]]
 
 # Rounded: TensorFlow computes subnormal numbers as zero, NumPy does not, and no column lives on that scale.
 finite = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
-numbers = finite | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1e300, -1e300])
+numbers = st.none() | finite | st.sampled_from([math.inf, -math.inf, 0.0, -0.0, 1.0, 1e300, -1e300])
 characters = st.characters(exclude_categories=("Cs",), exclude_characters="\x00")
 words = st.sampled_from([None, "", "known", "AA", "Ünïcödé", "東京", "🛫", " AA", "nan", "None"]) | st.text(characters, max_size=8)
+texts = (
+    st.none()
+    | st.sampled_from(["Known words", "known: WORDS, and (many) more-of them\n", "ÄÖ äö", "東京 is far", "İI"])
+    | st.text(characters, max_size=30)
+)
+moments = st.datetimes(datetime(1600, 1, 1), datetime(2400, 1, 1)).map(lambda when: when.isoformat(timespec="seconds"))
+times = st.none() | moments | moments.map(lambda text: text[:10]) | moments.map(lambda text: f"{text[:16].replace('T', ' ')}Z")
+rows = st.fixed_dictionaries({"n": numbers, "m": numbers, "t": times, "c": words, "d": words, "x": texts})
+HOLIDAYS = tuple((date(2013, month, 4) - date(1970, 1, 1)).days for month in range(1, 13))
 
 
-def fit(columns: Columns, *, bins: int = 4, min_count: int = 1, required: frozenset[str] = frozenset()) -> Encoder:
-    """Columns of floats are numbers, the others are categories."""
-    kinds = {name: isinstance(values, np.ndarray) and values.dtype.kind == "f" for name, values in columns.items()}
+def fit(
+    rows: Rows,
+    *,
+    quantiles: int = 4,
+    min_count: int = 1,
+    max_words: int = 100,
+    slots: int = 3,
+    required: frozenset[str] = frozenset(),
+) -> Encoder:
+    """Fitted on rows as a client sends them: n, m numbers; t a time; c, d categories; x text; of these those that are there."""
+
+    def floats(name: str) -> NDArray[np.float64]:
+        return np.array([math.nan if row[name] is None else row[name] for row in rows], np.float64)
+
+    def seconds(name: str) -> NDArray[np.float64]:
+        return np.array([math.nan if row[name] is None else parse_time(row[name]) for row in rows])
+
+    names = list(rows[0])
     return fit_encoder(
-        columns,
-        numbers=[name for name, number in kinds.items() if number],
-        categories=[name for name, number in kinds.items() if not number],
+        Target("binary", "late", (0, 1)),
+        numbers={name: floats(name) for name in names if name in ("n", "m")},
+        dates={name: seconds(name) for name in names if name == "t"},
+        categories={name: Counter(row[name] for row in rows if row[name]) for name in names if name in ("c", "d")},
+        texts={name: Counter(word for row in rows for word in set(split_words(row[name] or ""))) for name in names if name == "x"},
+        missing=frozenset(name for name in names if any(row[name] is None for row in rows)),
         required=required,
-        bins=bins,
+        quantiles=quantiles,
         min_count=min_count,
+        max_words=max_words,
+        slots=slots,
+        token_words=max_words,
+        holidays=HOLIDAYS,
     )
 
 
-def floats(*values: float) -> NDArray[np.float64]:
-    return np.array(values, np.float64)
+def encode(encoder: Encoder, *rows: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    return encoder.encode(encoder.columns(rows))
 
 
-def graph_encode(encoder: Encoder, columns: Columns) -> dict[str, NDArray[Any]]:
-    values = {column.name: tf.constant(columns[column.name], tf.float64) for column in encoder.numbers}
-    texts = {column.name: tf.constant([word or "" for word in columns[column.name]], tf.string) for column in encoder.categories}
-    return {name: array.numpy() for name, array in GraphEncoder(encoder)(values | texts).items()}
+def graph_encode(encoder: Encoder, rows: Rows) -> dict[str, NDArray[Any]]:
+    graph = GraphEncoder(encoder)
+    fed = graph.feed(rows)
+    encoded = graph({name: fed[argument] for name, argument in graph.arguments.items()})
+    return {name: array.numpy() for name, array in encoded.items()}
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[Columns, Columns]:
-    """Training rows and other rows of the same columns: two numbers, one of them constant at times, and two categories."""
-
-    def rows(count: int, *, constant: bool) -> Columns:
-        def column(values: st.SearchStrategy[Any]) -> list[Any]:
-            return draw(st.lists(values, min_size=count, max_size=count))
-
-        second = [draw(finite)] * count if constant else column(numbers)
-        return {"n": floats(*column(numbers)), "m": floats(*second), "c": column(words), "d": column(words)}
-
-    training = rows(draw(st.integers(1, 12)), constant=draw(st.booleans()))
-    training["c"][0] = training["d"][0] = "known"
-    return training, rows(draw(st.integers(1, 12)), constant=False)
-
-
-@settings(max_examples=60, deadline=None)
-@given(tables(), st.sampled_from([2, 3, 64]))
-def test_graph_and_numpy_encode_any_row_alike(both: tuple[Columns, Columns], bins: int) -> None:
-    training, others = both
-    encoder = fit(training, bins=bins)
-    for columns in (training, others):
-        ours, theirs = encoder.encode(columns), graph_encode(encoder, columns)
-        np.testing.assert_allclose(theirs["num"], ours["num"], rtol=0, atol=1e-6)
+@settings(max_examples=80, deadline=None)
+@given(st.lists(rows, min_size=1, max_size=10), st.lists(rows, min_size=1, max_size=10), st.sampled_from([2, 3, 64]))
+def test_graph_and_numpy_encode_any_row_alike(training: Rows, others: Rows, quantiles: int) -> None:
+    encoder = fit(training, quantiles=quantiles)
+    for some in (training, others):
+        ours, theirs = encode(encoder, *some), graph_encode(encoder, some)
+        np.testing.assert_allclose(theirs["num"], ours["num"], rtol=0, atol=2e-6)
         np.testing.assert_array_equal(theirs["cat"], ours["cat"])
         assert (theirs["num"].dtype, theirs["cat"].dtype) == (ours["num"].dtype, ours["cat"].dtype) == (np.float32, np.int32)
         assert (np.abs(ours["num"]) <= 1).all()
+        assert ours["num"].shape == (len(some), encoder.width)
+        assert ours["cat"].shape == (len(some), encoder.codes)
 
 
 @settings(max_examples=60, deadline=None)
-@given(tables())
-def test_encoder_survives_json(both: tuple[Columns, Columns]) -> None:
-    training, others = both
+@given(st.lists(rows, min_size=1, max_size=10), st.lists(rows, min_size=1, max_size=10))
+def test_encoder_survives_json(training: Rows, others: Rows) -> None:
     encoder = fit(training)
     again = Encoder.from_json(json.loads(json.dumps(encoder.to_json(), ensure_ascii=False)))
     assert again == encoder
-    np.testing.assert_array_equal(again.encode(others)["num"], encoder.encode(others)["num"])
-    np.testing.assert_array_equal(again.encode(others)["cat"], encoder.encode(others)["cat"])
+    for name, array in encode(encoder, *others).items():
+        np.testing.assert_array_equal(encode(again, *others)[name], array)
+
+
+def test_column_of_distinct_words_is_encoded_as_its_rows() -> None:
+    encoder = fit([{"c": "a", "x": "one two"}, {"c": "b", "x": "two three"}])
+    many = {"c": Words(["b", None, "z"], np.array([0, 0, 1, 2])), "x": Words(["two one", None], np.array([0, 1, 0, 0]))}
+    wanted = encode(encoder, {"c": "b", "x": "two one"}, {"c": "b"}, {"x": "two one"}, {"c": "z", "x": "two one"})
+    np.testing.assert_array_equal(encoder.encode(many)["cat"], wanted["cat"])
 
 
 def test_graph_encoder_takes_a_category_without_any_known_word() -> None:
-    columns = {"n": floats(1, 2), "c": ["rare", "rarer"]}
-    encoder = fit(columns, min_count=2)
+    some = [{"n": 1, "c": "rare"}, {"n": 2, "c": "rarer"}]
+    encoder = fit(some, min_count=2)
     assert encoder.categories[0].vocabulary == ()
-    np.testing.assert_array_equal(graph_encode(encoder, columns)["cat"], [[UNKNOWN], [UNKNOWN]])
+    np.testing.assert_array_equal(graph_encode(encoder, some)["cat"], [[OTHER], [OTHER]])
+
+
+def test_column_name_that_tensorflow_refuses_goes_by_another() -> None:
+    encoder = fit([{"n": 1.0, "c": "a"}])
+    odd = Encoder.from_json(json.loads(json.dumps(encoder.to_json()).replace('"n"', "\"价格 '元' é\"")))
+    assert GraphEncoder(odd).arguments == {"价格 '元' é": "column_0", "c": "c"}
+    assert set(GraphEncoder(odd).signature) == {"column_0", "c"}
+    np.testing.assert_array_equal(graph_encode(odd, [{"价格 '元' é": 1.0, "c": "a"}])["cat"], [[2]])
 
 
 def test_words_that_differ_in_a_trailing_nul_stay_apart() -> None:
-    encoder = fit({"c": ["a\x00", "a\x00", "b"]}, min_count=2)
+    encoder = fit([{"c": "a\x00"}, {"c": "a\x00"}, {"c": "b"}], min_count=2)
     assert encoder.categories[0].vocabulary == ("a\x00",)
 
 
 def test_document_that_is_no_encoder_is_a_type_or_key_error() -> None:
     with pytest.raises(KeyError):
         Encoder.from_json({"numbers": []})
+    document = fit([{"n": 1.0}]).to_json()
     with pytest.raises(TypeError):
-        Encoder.from_json({"numbers": [{"name": "n", "edges": [0.0], "colour": "red"}], "categories": []})
+        Encoder.from_json({**document, "numbers": [{"name": "n", "edges": [0.0], "colour": "red"}]})
 
 
 def test_quantiles_and_words_are_those_of_the_training_rows_alone() -> None:
-    encoder = fit({"n": floats(10, 20, 30, 40, 50), "c": ["AA", "AA", "BB", "BB", "BB"]})
+    pairs = zip((10, 20, 30, 40, 50), ("AA", "AA", "BB", "BB", "BB"), strict=True)
+    encoder = fit([{"n": number, "c": word} for number, word in pairs])
     assert encoder.numbers[0].edges == (10, 20, 30, 40, 50)
     assert encoder.categories[0].vocabulary == ("AA", "BB")
-    encoded = encoder.encode({"n": floats(-1000, 35, 1000), "c": ["BB", "CC", "AA"]})
+    encoded = encode(encoder, {"n": -1000, "c": "BB"}, {"n": 35, "c": "CC"}, {"n": 1000, "c": "AA"})
     np.testing.assert_allclose(encoded["num"], [[-1], [0.25], [1]])
-    np.testing.assert_array_equal(encoded["cat"], [[2], [UNKNOWN], [1]])
-    assert encoder.numbers[0].edges == (10, 20, 30, 40, 50)
+    np.testing.assert_array_equal(encoded["cat"], [[3], [OTHER], [2]])
 
 
 def test_infinities_stand_at_the_ends_and_are_not_fitted_on() -> None:
-    encoder = fit({"n": floats(-math.inf, 0, 1, math.inf)}, bins=2)
+    encoder = fit([{"n": value} for value in (-math.inf, 0, 1, math.inf)], quantiles=2)
     assert encoder.numbers[0].edges == (0, 0.5, 1)
-    np.testing.assert_array_equal(encoder.encode({"n": floats(-math.inf, math.inf)})["num"], [[-1], [1]])
+    np.testing.assert_array_equal(encode(encoder, {"n": -math.inf}, {"n": math.inf})["num"], [[-1], [1]])
 
 
 def test_missing_number_is_the_middle_and_raises_its_flag() -> None:
-    encoder = fit({"n": floats(0, math.nan, 4), "m": floats(0, 2, 4)}, bins=2)
+    encoder = fit([{"n": 0, "m": 0}, {"n": None, "m": 2}, {"n": 4, "m": 4}], quantiles=2)
     assert [column.flagged for column in encoder.numbers] == [True, False]
-    encoded = encoder.encode({"n": floats(math.nan, 4), "m": floats(math.nan, 0)})
-    np.testing.assert_array_equal(encoded["num"], [[0, 0, 1], [1, -1, 0]])
+    np.testing.assert_array_equal(encode(encoder, {}, {"n": 4, "m": 0})["num"], [[0, 0, 1], [1, -1, 0]])
 
 
-@pytest.mark.parametrize("value", [7.0, math.nan, math.inf])
-def test_column_of_one_value_says_nothing(value: float) -> None:
-    encoder = fit({"n": floats(value, value, value)})
-    np.testing.assert_array_equal(encoder.encode({"n": floats(-5, 7, 900)})["num"][:, 0], [0, 0, 0])
+@pytest.mark.parametrize("value", [7.0, None, math.inf])
+def test_column_of_one_value_says_nothing(value: float | None) -> None:
+    encoder = fit([{"n": value}, {"n": value}, {"n": value}])
+    np.testing.assert_array_equal(encode(encoder, {"n": -5}, {"n": 7}, {"n": 900})["num"][:, 0], [0, 0, 0])
 
 
-def test_words_in_fewer_rows_than_min_count_are_unknown() -> None:
-    encoder = fit({"c": ["thrice", "twice", "thrice", "once", "twice", "thrice"]}, min_count=2)
+def test_words_in_fewer_rows_than_min_count_are_rare() -> None:
+    encoder = fit([{"c": word} for word in ("thrice", "twice", "thrice", "once", "twice", "thrice")], min_count=2)
     assert encoder.categories[0].vocabulary == ("thrice", "twice")
-    np.testing.assert_array_equal(encoder.encode({"c": ["once", "twice"]})["cat"], [[UNKNOWN], [2]])
+    np.testing.assert_array_equal(encode(encoder, {"c": "once"}, {"c": "twice"})["cat"], [[OTHER], [3]])
 
 
-def test_missing_word_is_unknown_however_it_is_written() -> None:
-    encoder = fit({"c": [None, None, "", "", "a"]})
+def test_vocabulary_keeps_the_most_frequent_words_when_there_are_too_many() -> None:
+    encoder = fit([{"c": word} for word in ("b", "b", "a", "c", "c", "c", "d")], max_words=3)
+    assert encoder.categories[0].vocabulary == ("a", "b", "c")  # of a and d, which are as frequent, the first by name
+
+
+def test_missing_word_is_not_a_rare_one_however_it_is_written() -> None:
+    encoder = fit([{"c": word} for word in (None, None, "", "", "a")])
     assert encoder.categories[0].vocabulary == ("a",)
-    np.testing.assert_array_equal(encoder.encode({"c": [None, "", "a"]})["cat"], [[UNKNOWN], [UNKNOWN], [1]])
+    np.testing.assert_array_equal(
+        encode(encoder, {"c": None}, {"c": ""}, {"c": "z"}, {"c": "a"})["cat"], [[MISSING], [MISSING], [OTHER], [2]]
+    )
+
+
+def test_text_is_the_codes_of_its_first_words() -> None:
+    encoder = fit([{"x": "The quick, BROWN fox"}], slots=3)
+    assert encoder.texts[0].vocabulary == ("brown", "fox", "quick", "the")
+    encoded = encode(encoder, {"x": "the fox"}, {"x": "a brown-fox; the end"}, {"x": None}, {"x": "--"})
+    np.testing.assert_array_equal(encoded["cat"], [[5, 3, 0], [OTHER, 2, 3], [0, 0, 0], [0, 0, 0]])
+
+
+def test_time_is_a_position_and_where_it_stands_in_day_week_and_year() -> None:
+    encoder = fit([{"t": "2013-01-01"}, {"t": "2013-12-31T12:00:00"}])
+    thursday, friday, saturday = encode(encoder, {"t": "2013-07-04T06:00:00"}, {"t": "2013-07-05"}, {"t": "2013-07-06"})["num"]
+    assert thursday.shape == (1 + CYCLES,)
+    assert -0.1 < thursday[0] < 0.1  # the middle of the year
+    np.testing.assert_allclose(thursday[1:3], [1, 0], atol=1e-6)  # a quarter of the day
+    np.testing.assert_allclose(thursday[3:5], [math.sin(2 * math.pi * 3 / 7), math.cos(2 * math.pi * 3 / 7)], atol=1e-6)
+    assert [thursday[-1], friday[-1], saturday[-1]] == [1, 0, 1]  # the fourth is a holiday here, Saturday is free
+    spring, autumn = encode(encoder, {"t": "2013-04-01"}, {"t": "2013-10-01"})["num"]
+    np.testing.assert_allclose(spring[5:7], -autumn[5:7], atol=0.03)  # half a year apart
+
+
+def test_missing_time_is_the_middle_without_cycles_and_raises_its_flag() -> None:
+    encoder = fit([{"t": "2013-01-01"}, {"t": None}])
+    assert encode(encoder, {})["num"].tolist() == [[0.0, 1.0] + [0.0] * CYCLES]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2013", "2013-1-1", "01.02.2013", "2013-01-01T25:00", "2013-13-01", "2013-02-29", "2013-01-01T10:00+02:00", "", "x" * 9999],
+)
+def test_text_that_is_no_time_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a date or time|no such date or time"):
+        parse_time(text)
+
+
+@given(st.datetimes(datetime(1600, 1, 1), datetime(2400, 1, 1)))
+def test_time_survives_its_text(when: datetime) -> None:
+    whole = when.replace(microsecond=0)
+    assert parse_time(format_time((whole - datetime(1970, 1, 1)) / timedelta(seconds=1))) == parse_time(whole.isoformat())
+
+
+def test_weekday_is_that_of_the_calendar() -> None:
+    days = [date(2013, 1, 1) + timedelta(days=i) for i in range(400)]
+    seconds = np.array([parse_time(day.isoformat()) for day in days])
+    free = cycles(seconds, np.zeros(0, np.int64))[:, -1]
+    assert free.tolist() == [float(day.weekday() >= 5) for day in days]
 
 
 def test_width_and_sizes_are_those_of_the_encoded_arrays() -> None:
-    columns = {"n": floats(0, math.nan), "m": floats(1, 2), "c": ["a", "b"], "d": ["x", None]}
-    encoder = fit(columns, required=frozenset({"m", "c"}))
-    assert encoder.names == ["n", "m", "c", "d"]
-    assert encoder.sizes == (2, 1, (3, 2))
-    assert encoder.width == 3
-    encoded = encoder.encode(columns)
-    assert (encoded["num"].shape, encoded["cat"].shape) == ((2, 3), (2, 2))
-    assert [column.required for column in (*encoder.numbers, *encoder.categories)] == [False, True, True, False]
+    some = [
+        {"n": 0, "m": 1, "t": "2013-01-01", "c": "a", "d": "x", "x": "one"},
+        {"n": None, "m": 2, "t": None, "c": "b", "d": None, "x": "two"},
+    ]
+    encoder = fit(some, required=frozenset({"m", "c"}))
+    assert encoder.names == ["n", "m", "t", "c", "d", "x"]
+    sizes = encoder.sizes
+    assert (sizes.numbers, sizes.flags, sizes.categories, sizes.texts) == (3, 2 + CYCLES, (4, 3), ((3, 4),))
+    encoded = encode(encoder, *some)
+    assert (encoded["num"].shape, encoded["cat"].shape) == ((2, 5 + CYCLES), (2, 5))
+    assert encoder.required == ["m", "c"]

@@ -8,10 +8,15 @@ import pytest
 from tasks.core.gate import Limits, Measured, Verdict, judge
 
 LIMITS = Limits(
-    min_auc=0.7, max_logloss=0.5, max_auc_below_teacher=0.01, max_bytes=200_000, max_microseconds=20, beats=("constant",)
+    at_least={"auc": 0.7},
+    at_most={"log_loss": 0.5},
+    near_teacher={"auc": 0.01},
+    max_bytes=200_000,
+    max_microseconds=20,
+    beats=("constant",),
 )
-TEACHER = Measured("teacher", auc=0.75, log_loss=0.40, bytes=900_000, microseconds=90)
-GOOD = Measured("student", auc=0.745, log_loss=0.42, bytes=100_000, microseconds=10)
+TEACHER = Measured("teacher", {"auc": 0.75, "log_loss": 0.40}, bytes=900_000, microseconds=90)
+GOOD = Measured("student", {"auc": 0.745, "log_loss": 0.42}, bytes=100_000, microseconds=10)
 
 
 def verdict(*candidates: Measured, **limits: Any) -> Verdict:
@@ -19,12 +24,15 @@ def verdict(*candidates: Measured, **limits: Any) -> Verdict:
         [*candidates, TEACHER],
         dataclasses.replace(LIMITS, **limits),
         teacher="teacher",
+        loss="log_loss",
         baselines={"constant": 0.6, "gradient boosting": 0.41},
     )
 
 
 def with_(name: str, **changes: Any) -> Measured:
-    return dataclasses.replace(GOOD, name=name, **changes)
+    """The good candidate under another name, with other figures."""
+    quality = {metric: changes.pop(metric, value) for metric, value in GOOD.quality.items()}
+    return dataclasses.replace(GOOD, name=name, quality=quality, **changes)
 
 
 def test_gate_prefers_the_smaller_candidate() -> None:
@@ -53,16 +61,16 @@ def test_gate_may_choose_the_teacher_itself() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"auc": 0.69, "max_auc_below_teacher": 1.0}, "AUC 0.6900, at least 0.7 wanted"),
+        ({"auc": 0.69, "near_teacher": {}}, "AUC 0.6900, at least 0.7 wanted"),
         ({"log_loss": 0.55}, "log loss 0.5500, at most 0.5 wanted"),
-        ({"auc": 0.735}, "AUC 0.0150 below the teacher, at most 0.01 wanted"),
+        ({"auc": 0.735}, "AUC 0.0150 worse than the teacher's, at most 0.01 wanted"),
         ({"bytes": 250_000}, "250,000 bytes, at most 200,000 wanted"),
         ({"microseconds": 20.5}, "over 20 microseconds for one row"),
-        ({"log_loss": 0.65, "max_logloss": 1.0}, "log loss 0.6500, below that of the constant baseline (0.6000) wanted"),
+        ({"log_loss": 0.65, "at_most": {}}, "log loss 0.6500, below that of the constant baseline (0.6000) wanted"),
     ],
 )
 def test_each_line_of_the_gate_refuses_in_its_own_words(changes: dict[str, Any], words: str) -> None:
-    limits = {name: changes.pop(name) for name in list(changes) if name.startswith("max_")}
+    limits = {name: changes.pop(name) for name in list(changes) if name in ("near_teacher", "at_most")}
     found = verdict(with_("bad", **changes), **limits)
     assert found.faults["bad"] == [words]
     assert found.chosen is None
@@ -70,7 +78,7 @@ def test_each_line_of_the_gate_refuses_in_its_own_words(changes: dict[str, Any],
 
 def test_values_at_the_limits_pass() -> None:
     edge = with_("edge", auc=0.74, log_loss=0.5, bytes=200_000, microseconds=20)
-    assert verdict(edge, max_auc_below_teacher=TEACHER.auc - 0.74).faults["edge"] == []
+    assert verdict(edge, near_teacher={"auc": TEACHER.quality["auc"] - 0.74}).faults["edge"] == []
 
 
 def test_gate_names_every_line_that_fails() -> None:
@@ -81,6 +89,19 @@ def test_gate_chooses_none_when_none_passes() -> None:
     found = verdict(with_("slow", microseconds=21), with_("large", bytes=10**6))
     assert found.chosen is None
     assert all(found.faults[name] for name in ("slow", "large", "teacher"))
+
+
+def test_lower_is_better_for_an_error() -> None:
+    quality = {"r2": 0.8, "rmse": 10.0, "mae": 8.0}
+    candidates = [Measured("student", {**quality, "rmse": 10.4}, 100, 1), Measured("teacher", quality, 500, 1)]
+
+    def judged(gap: float, constant: float) -> Verdict:
+        limits = dataclasses.replace(LIMITS, at_least={"r2": 0.5}, at_most={"rmse": 11}, near_teacher={"rmse": gap})
+        return judge(candidates, limits, teacher="teacher", loss="rmse", baselines={"constant": constant})
+
+    assert judged(0.5, 20.0).chosen == "student"
+    assert judged(0.3, 20.0).faults["student"] == ["RMSE 0.4000 worse than the teacher's, at most 0.3 wanted"]
+    assert judged(0.5, 10.2).faults["student"] == ["RMSE 10.4000, below that of the constant baseline (10.2000) wanted"]
 
 
 def test_candidate_better_than_the_teacher_is_not_below_it() -> None:

@@ -1,22 +1,28 @@
 """The builder of networks: the same network in both Keras, and members that stay apart."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
+import pytest
 import tf_keras
 from numpy.typing import NDArray
 
 from tasks.core.models import NetworkSpec, build
 
-SPEC = NetworkSpec(numbers=3, flags=1, categories=(4, 6), bins=4, embedding=3, hidden=(8, 5), dropout=0.2, embedding_dropout=0.1)
-ENSEMBLE = NetworkSpec(numbers=2, flags=0, categories=(3,), bins=2, embedding=2, hidden=(4,), members=5)
+SPEC = NetworkSpec(
+    numbers=3, flags=1, categories=(4, 6), texts=((5, 9),), bins=4, embedding=3, hidden=(8, 5), dropout=0.2, embedding_dropout=0.1
+)
+ENSEMBLE = NetworkSpec(numbers=2, flags=0, categories=(3,), texts=(), bins=2, embedding=2, hidden=(4,), members=5)
+CLASSES = NetworkSpec(numbers=2, flags=0, categories=(3,), texts=(), bins=2, embedding=2, hidden=(4,), outputs=3)
 
 
 def inputs(spec: NetworkSpec, rows: int) -> dict[str, NDArray[np.generic]]:
     random = np.random.default_rng(0)
     num = random.uniform(-1, 1, (rows, spec.numbers + spec.flags)).astype(np.float32)
-    cat = np.stack([random.integers(0, size, rows) for size in spec.categories], axis=1).astype(np.int32)
+    sizes = [*spec.categories, *(words for slots, words in spec.texts for _ in range(slots))]
+    cat = np.array([random.integers(0, size, rows) for size in sizes], np.int32).reshape(len(sizes), rows).T
     return {"num": num, "cat": cat}
 
 
@@ -44,14 +50,31 @@ def test_row_is_answered_alike_alone_and_among_others() -> None:
     np.testing.assert_allclose(alone, network(rows, training=False), rtol=0, atol=1e-6)
 
 
-def test_network_of_numbers_alone_and_of_categories_alone() -> None:
-    for spec in (NetworkSpec(2, 1, (), 2, 2, (3,)), NetworkSpec(0, 0, (3, 2), 2, 2, (3,))):
-        rows = inputs(spec, 4) if spec.categories else {**inputs(ENSEMBLE, 4), "num": np.zeros((4, 3), np.float32)}
-        if not spec.categories:
-            rows["cat"] = np.zeros((4, 0), np.int32)
-        assert np.asarray(build(keras, spec)(rows, training=False)).shape == (4, 1)
+def test_network_of_one_kind_of_input_alone() -> None:
+    for numbers, flags, categories, texts in ((2, 1, (), ()), (0, 0, (3, 2), ()), (0, 0, (), ((4, 7),))):
+        spec = NetworkSpec(numbers, flags, categories, texts, 2, 2, (3,))
+        assert np.asarray(build(keras, spec)(inputs(spec, 4), training=False)).shape == (4, 1)
+
+
+def test_network_of_several_classes_gives_a_logit_for_each() -> None:
+    one, many = build(keras, CLASSES), build(keras, dataclasses.replace(CLASSES, members=5))
+    rows = inputs(CLASSES, 7)
+    assert np.asarray(one(rows, training=False)).shape == (7, 3)
+    assert np.asarray(many(rows, training=False)).shape == (7, 5, 3)
+
+
+def test_text_counts_by_its_words_whatever_their_order_and_its_length() -> None:
+    spec = NetworkSpec(0, 0, (), ((4, 9),), 2, 3, (3,))
+    network = build(keras, spec)
+
+    def answer(*codes: int) -> float:
+        return float(network({"num": np.zeros((1, 0), np.float32), "cat": np.array([codes], np.int32)}, training=False)[0, 0])
+
+    assert answer(2, 5, 0, 0) == pytest.approx(answer(5, 2, 0, 0), abs=1e-6)
+    assert answer(2, 5, 0, 0) == pytest.approx(answer(2, 5, 2, 5), abs=1e-6)  # the mean of the words
+    assert answer(2, 5, 0, 0) != pytest.approx(answer(2, 6, 0, 0), abs=1e-6)
 
 
 def test_spec_survives_json() -> None:
-    for spec in (SPEC, ENSEMBLE):
+    for spec in (SPEC, ENSEMBLE, CLASSES):
         assert NetworkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec

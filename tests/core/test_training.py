@@ -14,7 +14,7 @@ from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Schedule, Training, predict
 
 SPEC = NetworkSpec(
-    numbers=2, flags=0, categories=(3,), bins=2, embedding=2, hidden=(8,), members=2, dropout=0.2, embedding_dropout=0.2
+    numbers=2, flags=0, categories=(3,), texts=(), bins=2, embedding=2, hidden=(8,), members=2, dropout=0.2, embedding_dropout=0.2
 )
 SCHEDULE = Schedule(epochs=3, batch=32, learning_rate=0.02, weight_decay=0.01, seed=5, patience=3)
 
@@ -32,7 +32,7 @@ TRAIN, VALIDATION = rows(1100, seed=1), rows(300, seed=2)
 
 def start(schedule: Schedule = SCHEDULE, *, seed: int = 0) -> Training:
     keras.utils.set_random_seed(seed)
-    return Training(build(keras, SPEC), schedule, len(TRAIN))
+    return Training(build(keras, SPEC), "binary", schedule, len(TRAIN))
 
 
 def finish(training: Training, validation: Rows = VALIDATION) -> list[Epoch]:
@@ -80,7 +80,7 @@ def test_training_stops_when_it_grows_worse_and_keeps_its_best_weights() -> None
         after_first = after_first or training.model.get_weights()
     assert [epoch.best for epoch in epochs] == [True, False, False]
     assert_same(training.model.get_weights(), after_first)
-    assert log_loss(against.target, predict(training.model, against)) == epochs[0].validation_loss
+    assert log_loss(against.target, predict(training.model, "binary", against)) == epochs[0].validation_loss
     assert finish(training) == []
 
 
@@ -92,14 +92,46 @@ def test_loss_that_is_no_number_ends_the_training() -> None:
 
 def test_too_few_rows_for_one_batch_are_refused() -> None:
     with pytest.raises(DataError, match="31 training rows do not fill one batch of 32; lower the batch"):
-        Training(build(keras, SPEC), SCHEDULE, 31)
+        Training(build(keras, SPEC), "binary", SCHEDULE, 31)
 
 
 def test_predictions_are_probabilities_that_do_not_depend_on_the_other_rows() -> None:
     network = build(keras, SPEC)
     many = rows(8195, seed=3)  # more than are scored at once
-    scores = predict(network, many)
+    scores = predict(network, "binary", many)
     assert scores.shape == (8195,)
     assert ((scores > 0) & (scores < 1)).all()
     tail = Rows(many.num[-3:], many.cat[-3:], many.target[-3:])
-    np.testing.assert_allclose(predict(network, tail), scores[-3:], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(predict(network, "binary", tail), scores[-3:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_several_classes_are_learned_from_codes_and_from_probabilities_alike(members: int) -> None:
+    codes = (TRAIN.cat[:, 0] + (TRAIN.num[:, 0] > 0)) % 3
+    spec = dataclasses.replace(SPEC, outputs=3, members=members, dropout=0.0, embedding_dropout=0.0)
+    losses = []
+    for target in (codes.astype(np.float32), np.eye(3, dtype=np.float32)[codes]):
+        keras.utils.set_random_seed(0)
+        network = build(keras, spec)
+        training = Training(network, "multiclass", dataclasses.replace(SCHEDULE, epochs=6, patience=6), len(TRAIN))
+        taught = Rows(TRAIN.num, TRAIN.cat, target)
+        truth = Rows(TRAIN.num, TRAIN.cat, codes.astype(np.float32))
+        epochs = list(training.epochs(taught, truth, lambda done, of: None))
+        scores = predict(network, "multiclass", truth)
+        assert scores.shape == (len(TRAIN), 3)
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+        assert (scores.argmax(axis=1) == codes).mean() > 0.9
+        losses.append([epoch.validation_loss for epoch in epochs])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_regression_learns_a_number() -> None:
+    target = (TRAIN.num[:, 0] - TRAIN.cat[:, 0]).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    network = build(keras, dataclasses.replace(SPEC, dropout=0.0, embedding_dropout=0.0))
+    taught = Rows(TRAIN.num, TRAIN.cat, (target - target.mean()) / target.std())
+    training = Training(network, "regression", dataclasses.replace(SCHEDULE, epochs=8, patience=8), len(TRAIN))
+    epochs = list(training.epochs(taught, taught, lambda done, of: None))
+    assert epochs[-1].validation_loss < 0.05
+    assert epochs[-1].validation_loss < epochs[0].validation_loss / 2
+    assert predict(network, "regression", taught).shape == (len(TRAIN),)

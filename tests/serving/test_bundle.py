@@ -13,9 +13,14 @@ import tensorflow as tf
 
 from serving.bundle import BundleError, load_bundle
 from tasks.core.encoder import CategoryColumn, Encoder, NumberColumn
+from tasks.core.target import Target
 
 ENCODER = Encoder(
-    numbers=(NumberColumn("distance", True, True, (0.0, 10.0)),), categories=(CategoryColumn("carrier", False, ("AA", "UA")),)
+    numbers=(NumberColumn("distance", True, True, (0.0, 10.0)),),
+    dates=(),
+    categories=(CategoryColumn("carrier", False, ("AA", "UA")),),
+    texts=(),
+    target=Target("binary", "late", (0, 1)),
 )
 GOLDEN = [{"distance": 10, "carrier": "UA"}, {"distance": 5}, {"carrier": "AA"}, {"distance": -3, "carrier": None}]
 
@@ -24,7 +29,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-WANTED = [sigmoid(1 + 2), sigmoid(0), sigmoid(1 + 1), sigmoid(-1)]  # of the sum of positions, flags and codes
+WANTED = [sigmoid(1 + 3), sigmoid(0), sigmoid(1 + 2), sigmoid(-1)]  # of the sum of positions, flags and codes
 
 
 class Sum(tf.Module):  # type: ignore[misc]
@@ -76,16 +81,15 @@ def refusal(folder: Path) -> str:
 
 def test_good_bundle_answers(folder: Path) -> None:
     bundle = load_bundle(folder)
-    assert (bundle.name, bundle.version, bundle.target, bundle.chosen, bundle.card) == (
+    assert (bundle.name, bundle.version, bundle.chosen, bundle.card) == (
         "flights",
         "1",
-        "late",
         "student",
         "# flights",
     )
     assert bundle.encoder == ENCODER
     assert bundle.predict(GOLDEN) == pytest.approx(WANTED, abs=1e-6)
-    assert bundle.predict([{"distance": 1e9, "carrier": "never seen"}]) == pytest.approx([sigmoid(1)], abs=1e-6)
+    assert bundle.predict([{"distance": 1e9, "carrier": "never seen"}]) == pytest.approx([sigmoid(1 + 1)], abs=1e-6)
 
 
 def test_bundle_answers_any_number_of_rows_at_once(folder: Path) -> None:

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from serving.request import MOST_FAULTS, RequestError, parse_rows
-from tasks.core.encoder import CategoryColumn, Encoder, NumberColumn
+from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn
+from tasks.core.target import Target
 
 ENCODER = Encoder(
     numbers=(NumberColumn("distance", True, False, (0.0, 1.0)), NumberColumn("temp", False, True, (0.0, 1.0))),
+    dates=(DateColumn("due", False, True, (0.0, 1.0), ()),),
     categories=(CategoryColumn("carrier", True, ("AA", "UA")), CategoryColumn("tailnum", False, ())),
+    texts=(TextColumn("remark", False, 4, ()),),
+    target=Target("binary", "late", (0, 1)),
 )
 GOOD = {"distance": 1400, "temp": 39.5, "carrier": "UA", "tailnum": "N14228"}
 
@@ -39,7 +43,7 @@ def test_good_rows_come_back_as_they_are() -> None:
 
 
 def test_optional_values_may_be_null_or_absent() -> None:
-    bare = {"distance": 1, "carrier": "UA"}
+    bare = {"distance": 1, "carrier": "UA", "due": "2013-07-04", "remark": ""}
     assert parse(bare, {**bare, "temp": None, "tailnum": None}) == [bare, {**bare, "temp": None, "tailnum": None}]
 
 
@@ -59,6 +63,18 @@ def test_signature_name_of_tensorflow_serving_is_taken() -> None:
         ({"carrier": None}, "carrier", "required, a string"),
         ({"carrier": 7}, "carrier", "expected a string, found a number"),
         ({"tailnum": False}, "tailnum", "expected a string, found a boolean"),
+        ({"remark": 3}, "remark", "expected a string, found a number"),
+        ({"due": 3}, "due", "expected a date or time as a string, found a number"),
+        (
+            {"due": "July 4th"},
+            "due",
+            "expected a date or time such as 2013-07-04 or 2013-07-04T18:30:00, found the string 'July 4th'",
+        ),
+        (
+            {"due": "2013-02-30"},
+            "due",
+            "no such date or time: day is out of range for month, found the string '2013-02-30'",
+        ),
         ({"distanse": 7}, "distanse", "unknown field; did you mean 'distance'?"),
         ({"x": 7}, "x", "unknown field"),
     ],
