@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import task
 from prefect.blocks.system import Secret
@@ -22,7 +22,8 @@ def unlock(workspace: Path) -> None:
         if os.environ.get(variable(reference)):
             continue
         try:
-            os.environ[variable(reference)] = str(Secret.load(name).get())
+            block = cast("Secret[str]", Secret.load(name))
+            os.environ[variable(reference)] = str(block.get())
         except ValueError as error:
             raise ParamsError(
                 f"secret {reference}: Prefect has no Secret block {name!r}; make one under Blocks, or set {variable(reference)}"
