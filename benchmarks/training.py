@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.core.models import NetworkSpec, build
+from tasks.core.models import build, spec_of
 from tasks.core.training import Schedule, Training
 from tasks.features import load_encoder, load_rows
 
@@ -19,7 +19,7 @@ BATCH, REPEATS = 2048, 3
 def main() -> None:
     """Needs data/features: `python -m flows.train` makes it."""
     rows, validation = load_rows(FEATURES, "train"), load_rows(FEATURES, "validation").head(BATCH)
-    spec = NetworkSpec(*load_encoder(FEATURES).sizes, bins=16, embedding=8, hidden=(128, 128), members=1, dropout=0.2)
+    spec = spec_of(load_encoder(FEATURES), bins=16, embedding=8, hidden=(128, 128), dropout=0.2)
     table = Table(
         "loop", "rows/s, median", "ratio to fit", title=f"{build(keras, spec).count_params():,} parameters, batch {BATCH:,}"
     )
@@ -36,7 +36,7 @@ def main() -> None:
             model.fit(inputs, target, batch_size=BATCH, epochs=1, verbose=0)
             seconds.append(time.perf_counter() - started)
         rates[name] = len(rows) / float(np.median(seconds))
-    run = Training(build(keras, spec), Schedule(REPEATS + 1, BATCH, 1e-3, 1e-3, 1, REPEATS + 1), len(rows))
+    run = Training(build(keras, spec), "binary", Schedule(REPEATS + 1, BATCH, 1e-3, 1e-3, 1, REPEATS + 1), len(rows))
     epochs = list(run.epochs(rows, validation, lambda done, total: None))
     rates["tasks.core.training"] = float(np.median([epoch.rows_per_second for epoch in epochs[1:]]))
     for name, rate in rates.items():

@@ -20,6 +20,7 @@ from tasks.child import end_orphan, failure, run_child
 from tasks.core.errors import TidemillError
 from tasks.stage import RECORDS, discard, replacing
 
+MOST_TOLD = 3  # code files that changed are told by name, of more only how many
 LOCK_COPY = Path(".cache/dvc.lock")  # DVC writes dvc.lock in place: a kill may cut it short
 
 
@@ -73,7 +74,11 @@ def explain(stage: str, workspace: Path) -> list[str]:
     locked = _stages(workspace).get(stage)
     if status and locked is None:
         return ["never ran"]
-    return [phrase for changes in status.values() for change in changes for phrase in _phrases(change, stage, workspace)]
+    found = [phrase for changes in status.values() for change in changes for phrase in _phrases(change, stage, workspace)]
+    code = [phrase for phrase in found if phrase.startswith("code ")]
+    if len(code) <= MOST_TOLD:
+        return found
+    return [*(phrase for phrase in found if phrase not in code), f"{len(code)} code files changed"]
 
 
 def _phrases(change: Any, stage: str, workspace: Path) -> Iterator[str]:

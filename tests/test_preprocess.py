@@ -74,7 +74,7 @@ def run(folder: Path, content: pa.Table, columns: Table, how: Preprocess, *, sha
 
 def content_of(features: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(features)): path.read_bytes() for path in sorted(features.rglob("*.npy")) + [features / "encoder.json"]
+        str(path.relative_to(features)): path.read_bytes() for path in [*sorted(features.rglob("*.npy")), features / "encoder.json"]
     }
 
 
