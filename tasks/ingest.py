@@ -111,8 +111,9 @@ def _describe(db: duckdb.DuckDBPyConnection, folder: Path, time: str | None) -> 
 
 
 def _write_sets(db: duckdb.DuckDBPyConnection, table: Table, folder: Path) -> None:
-    """A Parquet file of one column with the distinct values of each set's query."""
+    """A Parquet file of one column with the distinct values of each set's query, and sets.json with their names."""
     folder.mkdir(parents=True)
+    (folder / "sets.json").write_text(json.dumps(sorted(table.sets)))  # DVC warns of a folder with nothing in it
     for name, query in table.sets.items():
         relation = db.sql(query)
         if len(relation.columns) != 1:
