@@ -210,6 +210,7 @@ def demands(gate: dict[str, Any], task: Task) -> str:
     parts = [f"{WORDS[metric]} at least {low:g}" for metric, low in gate["at_least"].items()]
     parts += [f"{WORDS[metric]} at most {high:g}" for metric, high in gate["at_most"].items()]
     parts += [f"{WORDS[metric]} at most {gap:g} worse than the teacher's" for metric, gap in gate["near_teacher"].items()]
+    parts.append(f"{WORDS[METRICS[task][1]]} at most {gate['near_best']:.1%} above the best candidate's")
     parts.append(f"at most {gate['max_bytes']:,} bytes")
     parts.append(f"at most {gate['max_microseconds']:g} microseconds for one row (the network alone, on the machine that built it)")
     if gate["beats"]:

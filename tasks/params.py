@@ -366,11 +366,15 @@ class Compress(Section):
 
 
 class Gate(Section):
-    """What a candidate must keep, metric by metric; `near_teacher` is how much worse than the teacher it may be."""
+    """What a candidate must keep, metric by metric; `near_teacher` is how much worse than the teacher it may be.
+
+    `near_best` is a share: how much higher than the best candidate's its loss may be (log loss, or RMSE).
+    """
 
     at_least: dict[Metric, float]
     at_most: dict[Metric, float]
     near_teacher: dict[Metric, Annotated[float, Field(ge=0)]]
+    near_best: Annotated[float, Field(ge=0)]
     max_bytes: Count
     max_microseconds: Annotated[float, Field(gt=0)]
     beats: tuple[Literal["constant", "linear", "gradient boosting"], ...]

@@ -37,6 +37,7 @@ SMALL = [
     "evaluate.gate.at_least={auc: 0.6}",
     "evaluate.gate.at_most={log_loss: 0.6}",
     "evaluate.gate.near_teacher={auc: 0.05}",
+    "evaluate.gate.near_best=0.2",
     "evaluate.gate.max_microseconds=1000",
     "evaluate.gate.beats=[constant]",
 ]

@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 
 from tasks.core.metrics import LOWER_IS_BETTER, WORDS, Metric
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate must keep, metric by metric; `beats` are baselines whose `loss` it must be below."""
+    """What a candidate must keep, metric by metric.
+
+    `near_best` is the share by which its loss may be above the best candidate's; `beats` are baselines whose loss it must be below.
+    """
 
     at_least: Mapping[Metric, float]
     at_most: Mapping[Metric, float]
     near_teacher: Mapping[Metric, float]
+    near_best: float
     max_bytes: int
     max_microseconds: float
     beats: Sequence[str]
@@ -38,13 +43,16 @@ class Verdict:
 
 def judge(candidates: Sequence[Measured], limits: Limits, *, teacher: str, loss: Metric, baselines: Mapping[str, float]) -> Verdict:
     """The smallest candidate without a fault; among equally small ones the first. `baselines` gives their `loss`."""
-    best = next(candidate for candidate in candidates if candidate.name == teacher)
-    faults = {candidate.name: _faults(candidate, limits, best, loss, baselines) for candidate in candidates}
+    large = next(candidate for candidate in candidates if candidate.name == teacher)
+    best = min((one.quality[loss] for one in candidates if isfinite(one.quality[loss])), default=nan)
+    faults = {candidate.name: _faults(candidate, limits, large, best, loss, baselines) for candidate in candidates}
     passing = [candidate for candidate in candidates if not faults[candidate.name]]
     return Verdict(min(passing, key=lambda candidate: candidate.bytes).name if passing else None, faults)
 
 
-def _faults(one: Measured, limits: Limits, teacher: Measured, loss: Metric, baselines: Mapping[str, float]) -> list[str]:
+def _faults(
+    one: Measured, limits: Limits, teacher: Measured, best: float, loss: Metric, baselines: Mapping[str, float]
+) -> list[str]:
     quality = one.quality
     worse = {
         metric: (quality[metric] - teacher.quality[metric]) * (1 if metric in LOWER_IS_BETTER else -1)
@@ -56,6 +64,10 @@ def _faults(one: Measured, limits: Limits, teacher: Measured, loss: Metric, base
         *(
             (worse[m] <= most, f"{WORDS[m]} {worse[m]:.4f} worse than the teacher's, at most {most:g} wanted")
             for m, most in limits.near_teacher.items()
+        ),
+        (
+            quality[loss] <= best * (1 + limits.near_best),
+            f"{WORDS[loss]} {quality[loss]:.4f}, at most {limits.near_best:.1%} above the best candidate's ({best:.4f}) wanted",
         ),
         (one.bytes <= limits.max_bytes, f"{one.bytes:,} bytes, at most {limits.max_bytes:,} wanted"),
         (

@@ -11,6 +11,7 @@ LIMITS = Limits(
     at_least={"auc": 0.7},
     at_most={"log_loss": 0.5},
     near_teacher={"auc": 0.01},
+    near_best=10.0,
     max_bytes=200_000,
     max_microseconds=20,
     beats=("constant",),
@@ -116,6 +117,12 @@ def test_candidate_must_be_below_each_named_baseline_and_no_other() -> None:
     assert found.faults["below"] == []
 
 
+def test_candidate_far_above_the_best_loss_is_refused_however_small() -> None:
+    found = verdict(with_("good", log_loss=0.39), with_("tiny", log_loss=0.42, bytes=10), near_best=0.05)
+    assert found.chosen == "good"
+    assert found.faults["tiny"] == ["log loss 0.4200, at most 5.0% above the best candidate's (0.3900) wanted"]
+
+
 def test_candidate_whose_numbers_are_not_numbers_is_refused() -> None:
     nan = float("nan")
-    assert len(verdict(with_("broken", auc=nan, log_loss=nan)).faults["broken"]) == 4
+    assert len(verdict(with_("broken", auc=nan, log_loss=nan)).faults["broken"]) == 5
