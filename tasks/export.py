@@ -179,6 +179,7 @@ def model_card(
             what=quality["candidates"][chosen]["what"],
             bytes=quality["candidates"][chosen]["bytes"],
             encoder=encoder,
+            inputs=inputs_in_words(encoder),
             rows=quality["test_rows"],
             split=in_words(preprocess.split),
             confidence=quality["confidence"],
@@ -191,6 +192,20 @@ def model_card(
             privacy=privacy_in_words(privacy),
             min_count=preprocess.min_count,
         )
+    )
+
+
+def inputs_in_words(encoder: Encoder) -> str:
+    """How many columns of each kind there are."""
+    kinds = {
+        "number": encoder.numbers,
+        "date": encoder.dates,
+        "category": encoder.categories,
+        "text": encoder.texts,
+    }
+    many = {"category": "categories"}
+    return ", ".join(
+        f"{len(columns)} {kind if len(columns) == 1 else many.get(kind, f'{kind}s')}" for kind, columns in kinds.items() if columns
     )
 
 

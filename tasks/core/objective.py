@@ -26,13 +26,11 @@ def loss(task: Task, logits: Any, target: Any) -> Any:
 
 def scores(task: Task, logits: Any) -> Any:
     """What the members say together, [row, output]: probabilities, or the number on the scale that was learned."""
-    match task:
-        case "binary":
-            return tf.reduce_mean(tf.sigmoid(logits), axis=1, keepdims=True)
-        case "multiclass":
-            return tf.reduce_mean(tf.nn.softmax(_with_members(logits)), axis=1)
-        case "regression":
-            return tf.reduce_mean(logits, axis=1, keepdims=True)
+    if task == "binary":
+        return tf.reduce_mean(tf.sigmoid(logits), axis=1, keepdims=True)
+    if task == "multiclass":
+        return tf.reduce_mean(tf.nn.softmax(_with_members(logits)), axis=1)
+    return tf.reduce_mean(logits, axis=1, keepdims=True)
 
 
 def _with_members(logits: Any) -> Any:
