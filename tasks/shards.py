@@ -1,6 +1,8 @@
 """Parquet shards of a table: written in order, read one at a time; the only place that opens Parquet with pyarrow."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,18 +12,25 @@ import pyarrow_hotfix  # noqa: F401  closes CVE-2023-47248 in pyarrow 10: a craf
 from tasks.core.errors import DataError
 
 SHARD_ROWS = 131_072
+WRITERS = 2
 
 
 def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, schema: pa.Schema) -> int:
     """`folder` holds one numbered Parquet file for each batch with rows, at least one; returns how many rows there are."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = written = 0
-    for batch in batches:
-        if batch.num_rows:
-            table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
-            pq.write_table(table, folder / f"{written:05d}.parquet")
-            written += 1
-            rows += table.num_rows
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(WRITERS) as pool:  # what makes the batches goes on while they are packed
+        for batch in batches:
+            if batch.num_rows:
+                table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+                waiting.append(pool.submit(pq.write_table, table, folder / f"{written:05d}.parquet"))
+                written += 1
+                rows += table.num_rows
+            if len(waiting) > WRITERS:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
     if not written:
         pq.write_table(schema.empty_table(), folder / "00000.parquet")
     return rows
