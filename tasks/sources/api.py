@@ -93,7 +93,7 @@ def _text(mark: Mark) -> str:
 
 def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, store: Store, locked: Mark | None) -> Mark:
     """The store holds what was fetched and nothing else, unless it held that already; DataError if it is not what is locked."""
-    if not fetched.files:
+    if not fetched.rows:
         raise DataError(f"source {name!r}: {source.url} gives no row; expected at least one: check query and rows")
     with engine.connect() as db:
         whole = fetched.folder / "whole.parquet"
@@ -111,7 +111,7 @@ def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, stor
 
 def _appended(name: str, source: ApiSource, fetched: Fetched, guard: Guard, store: Store, before: Mark) -> Mark | None:
     """The store holds what is new of what was fetched besides what it held; None when that does not fit its types."""
-    if not fetched.files:
+    if not fetched.rows:
         return before
     with engine.connect() as db:
         landed = db.read_parquet([_literal(path) for path in store.paths])
@@ -185,25 +185,34 @@ def _typed(
     name: str, db: duckdb.DuckDBPyConnection, source: ApiSource, fetched: Fetched, guard: Guard, landed: dict[str, str]
 ) -> duckdb.DuckDBPyRelation:
     """The fetched rows, each key once, with types read from all of them, but for columns that landed as text."""
-    columns = fetched.columns
+    columns = list(dict.fromkeys([*fetched.columns, *landed]))
     if twice := sorted({column for column in columns if [other.lower() for other in columns].count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: the fields {twice} differ in capitals alone; a table's columns cannot")
-    files = "[" + ", ".join(engine.literal(_literal(path)) for path in fetched.files) + "]"
-    reading = f"read_json({files}, format='newline_delimited', maximum_object_size={2 * MAX_BYTES}, hive_partitioning=false"
-    found = db.sql(
-        f"FROM {reading}, sample_size=-1, maximum_sample_files=1000000, map_inference_threshold=-1, union_by_name=true) LIMIT 0"
-    )
-    types = {column: _plain(str(type_)) for column, type_ in zip(found.columns, found.types, strict=True)}
-    types |= dict.fromkeys((column for column, type_ in landed.items() if type_ == "VARCHAR" or column not in types), "VARCHAR")
-    types |= dict.fromkeys(types.keys() & guard.pseudonymise, "VARCHAR")
-    types |= {column: "VARCHAR" if isinstance(to, int) else "DATE" for column, to in guard.coarsen if column in types}
-
-    wanted = [*landed, *(column for column in columns if column not in landed)]
-    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(types[column])}" for column in wanted)
-    page = next(word for word in (f"page{'_' * n}" for n in range(len(wanted) + 1)) if word not in map(str.lower, wanted))
+    page = next(word for word in (f"page{'_' * n}" for n in range(len(columns) + 1)) if word not in map(str.lower, columns))
+    path = engine.literal(_literal(fetched.joined(page)))
+    reading = f"read_json({path}, format='newline_delimited', maximum_object_size={2 * MAX_BYTES}, hive_partitioning=false"
+    found = db.sql(f"FROM {reading}, sample_size=-1, map_inference_threshold=-1) LIMIT 0")
+    types = _types(columns, dict(zip(found.columns, map(str, found.types), strict=True)), landed, guard)
+    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, page: "BIGINT"}.items())
     newest = f"{engine.quoted(source.watermark.column)} DESC, {page} DESC" if source.watermark else f"{page} DESC"
     once = f"QUALIFY row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1" if source.key else ""
-    return db.sql(f"SELECT * EXCLUDE ({page}) FROM {reading}, columns={{{spec}}}, filename='{page}') {once}")
+    return db.sql(f"SELECT * EXCLUDE ({page}) FROM {reading}, columns={{{spec}}}) {once}")
+
+
+def _types(columns: list[str], found: dict[str, str], landed: dict[str, str], guard: Guard) -> dict[str, str]:
+    """The type to read each column with; none for one that is empty because its object became columns of their own."""
+    coarsen = dict(guard.coarsen)
+    types = {}
+    for column in columns:
+        if found.get(column) == '"NULL"' and column not in landed and any(other.startswith(f"{column}_") for other in columns):
+            continue
+        if column in coarsen:
+            types[column] = "VARCHAR" if isinstance(coarsen[column], int) else "DATE"
+        elif column in guard.pseudonymise or landed.get(column) == "VARCHAR":
+            types[column] = "VARCHAR"
+        else:
+            types[column] = _plain(found.get(column, "VARCHAR"))
+    return types
 
 
 def _plain(found: str) -> str:

@@ -50,8 +50,8 @@ class Fetched:
                 aside.write_text(json.dumps(asdict(span)))
 
     @property
-    def files(self) -> list[Path]:
-        return [self._rows(number) for number, page in enumerate(self.pages) if page.rows]
+    def rows(self) -> int:
+        return sum(page.rows for page in self.pages)
 
     @property
     def columns(self) -> list[str]:
@@ -67,6 +67,16 @@ class Fetched:
         with replacing(self._word(number)) as aside:
             aside.write_text(json.dumps(asdict(page)))
         self.pages.append(page)
+
+    def joined(self, counter: str) -> Path:
+        """One file of all rows, each with its page's number under that name: DuckDB would hold 32 MB for each file of many."""
+        path = self.folder / "joined.jsonl"
+        with path.open("wb") as whole:
+            for number, page in enumerate(self.pages):
+                with self._rows(number).open("rb") as rows:
+                    for row in rows if page.rows else ():
+                        whole.write(b'{"%s": %d%s%s' % (counter.encode(), number, b"" if row == b"{}\n" else b", ", row[1:]))
+        return path
 
     def discard(self) -> None:
         """Nothing is left; killed on the way, what is left is not gone on from."""
@@ -97,7 +107,6 @@ class Fetched:
 def fetch(name: str, source: ApiSource, guard: Guard, folder: Path, span: Span) -> Fetched:
     """All pages stand in the folder, protected; asked for are those that did not stand there already."""
     fetched = Fetched(folder, span)
-    rows_done = sum(page.rows for page in fetched.pages)
     shown = time.monotonic()
     with Caller(name, source, guard) as caller:
         paging = Paging(caller, source, span.since, [page.sheet for page in fetched.pages])
@@ -109,10 +118,9 @@ def fetch(name: str, source: ApiSource, guard: Guard, folder: Path, span: Span) 
                 rows = _once_each(name, rows, source.key)
             # A fingerprint of rows that hold what nobody may see could be guessed from, and stays in memory.
             fetched.add(replace(sheet, digest="") if guard.changes else sheet, rows, _largest(name, source, rows, fetched))
-            rows_done += len(rows)
             if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
                 shown = time.monotonic()
-                print(f"{name}: {len(fetched.pages):,} pages, {rows_done:,} rows", flush=True)
+                print(f"{name}: {len(fetched.pages):,} pages, {fetched.rows:,} rows", flush=True)
     return fetched
 
 
