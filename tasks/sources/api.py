@@ -117,7 +117,7 @@ def _appended(name: str, source: ApiSource, fetched: Fetched, guard: Guard, stor
         landed = db.read_parquet([_literal(path) for path in store.paths])
         types = dict(zip(landed.columns, map(str, landed.types), strict=True))
         relation = told(name, guard, lambda: protected(db, _typed(name, db, source, fetched, guard, types), Guard()))
-        if not _fits(relation, landed, types):
+        if not told(name, guard, lambda: _fits(relation, landed, types)):
             return None
         columns = ", ".join(
             f"CAST({engine.quoted(column)} AS {type_}) AS {engine.quoted(column)}" for column, type_ in types.items()

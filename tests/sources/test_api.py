@@ -198,6 +198,17 @@ def test_type_is_read_from_the_last_of_many_pages_too(server: Api) -> None:
     assert {row["n"] for row in stored()} == {"1", "far"}
 
 
+def test_folder_whose_name_means_something_to_the_database_is_a_folder(server: Api) -> None:
+    server.answer = table = Table(ROWS[:6])
+    odd = Path("year=2024/[a]*?'")
+    api.look("orders", source(server, watermark=NEW), OPEN, Store(odd))
+    table.rows = list(ROWS)
+    api.look("orders", source(server, watermark=NEW), OPEN, Store(odd))
+    rows = [row for path in Store(odd).paths for row in read_parquet(path).to_pylist()]
+    assert words(rows) == words(ROWS)
+    assert set(rows[0]) == {"id", "word", "at"}
+
+
 @pytest.mark.parametrize("rows", [[{"Id": 1, "id": 2}], [{"a_b": 1, "a": {"b": 2}}]])
 def test_fields_that_no_table_can_hold_side_by_side_are_refused(server: Api, rows: list[dict[str, Any]]) -> None:
     server.answer = lambda asked: Reply({"items": rows})
