@@ -86,13 +86,13 @@ class SqlSource(Section):
 class Page(Section):
     """How an API cuts its answer into pages.
 
-    by number or offset: `parameter` counts from `start`; by cursor: `parameter` takes what stands at `next` in the page
-    before; by link: the Link header, or the URL at `next`.
+    by number or offset: `parameter` counts from `start`, by itself 1 and 0; by cursor: `parameter` takes what stands at `next`
+    in the page before; by link: the Link header, or the URL at `next`.
     """
 
     by: Literal["number", "offset", "cursor", "link"]
     parameter: Name | None = None
-    start: Annotated[int, Field(ge=0)] = 1
+    start: Annotated[int, Field(ge=0)] | None = None
     size_parameter: Name | None = None
     size: Count | None = None
     next: Name | None = None
