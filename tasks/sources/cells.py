@@ -93,6 +93,9 @@ def _cast(text: str, kind: Kind) -> str:
             return f"upper(substr({text}, 3))"
         case "TIMESTAMP":  # with or without a zone; infinity has no microseconds
             return f"make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)))"
+        case "DATE":
+            day = f"TRY_CAST({text} AS DATE)"
+            return f"CASE WHEN isfinite({day}) THEN {day} END"
         case "DOUBLE":  # what is too large reads as infinite
             number = f"TRY_CAST({text} AS DOUBLE)"
             return f"CASE WHEN isinf({number}) AND NOT contains(lower({text}), 'inf') THEN NULL ELSE {number} END"

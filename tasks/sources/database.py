@@ -155,8 +155,8 @@ def _lacks_table(cause: BaseException) -> bool:
 def _tables(source: SqlSource, engine: sa.Engine) -> str:
     schema, _ = table_of(source)
     names: list[str] = []
-    with contextlib.suppress(sa.exc.DBAPIError):
-        inspector = sa.inspect(engine)
+    with contextlib.suppress(sa.exc.DBAPIError), engine.connect() as connection:
+        inspector = sa.inspect(connection)
         names = sorted([*inspector.get_table_names(schema), *inspector.get_view_names(schema)])
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{f'schema {schema!r}' if schema else 'the database'} has the tables {names[:SHOWN]}{more}"
