@@ -11,7 +11,8 @@ SECONDS_BETWEEN_LINES = 3.0
 
 
 class Meter:
-    """Counts rows done of rows to do: with the block entered, `at(done, total)` shows share, rate and time left."""
+    """Counts rows done of rows to do: with the block entered, `at(done, total)` shows share, rate and time left, and with no total
+    what is known: rows and rate."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -34,12 +35,15 @@ class Meter:
         if self.bar and self.task is not None:
             self.bar.reset(self.task, description=what)
 
-    def at(self, done: int, total: int) -> None:
+    def at(self, done: int, total: int | None) -> None:
         now = time.monotonic()
         rate = done / max(now - self.started, 1e-9)
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=done, total=total, rate=f"{rate:,.0f} rows/s")
-        elif now - self.shown >= SECONDS_BETWEEN_LINES and done < total:
+        elif now - self.shown >= SECONDS_BETWEEN_LINES and total is None:
+            self.shown = now
+            print(f"{self.what}: {done:,} rows, {rate:,.0f} rows/s", flush=True)
+        elif now - self.shown >= SECONDS_BETWEEN_LINES and total is not None and done < total:
             self.shown = now
             left = (total - done) / max(rate, 1e-9)
             print(f"{self.what}: {100 * done // total}%, {rate:,.0f} rows/s, {left:,.0f} s left", flush=True)

@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.shards import count_rows
 from tasks.stage import discard, replacing
@@ -44,6 +49,15 @@ class Store:
     def paths(self) -> list[Path]:
         return [self.folder / part.file for part in self.parts]
 
+    @property
+    def workspace(self) -> Path:
+        """What the relative paths of a source start from."""
+        return self.folder.parents[len(LANDED.parts) + 1]
+
+    def holds(self, schema: pa.Schema) -> bool:
+        """Whether tables of the schema would be further rows of what the store holds."""
+        return not self.parts or bool(pq.read_schema(self.paths[-1]).equals(schema))
+
     @contextmanager
     def adding(self, mark: str) -> Iterator[Path]:
         """A name to write a Parquet file to; when the block ends well, it is a part, and listed last."""
@@ -72,3 +86,41 @@ class Store:
         for path in self.folder.glob("*.parquet"):
             if path.name not in listed:
                 discard(path)
+
+
+class Draft:
+    """A part in the making: tables are added to a file aside, which becomes a part of the store when it is given a mark."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.path = store.folder / ".draft.parquet"
+        self.rows = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        discard(self.path)
+
+    def write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, table.schema)
+        if table.num_rows:
+            self._writer.write_table(table)
+            self.rows += table.num_rows
+
+    def close(self) -> None:
+        """The file is whole."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def end(self, mark: str) -> None:
+        """What was written is the store's last part, and the draft is empty."""
+        self.close()
+        with self.store.adding(mark) as aside:
+            self.path.replace(aside)
+        self.rows = 0
