@@ -31,16 +31,35 @@ class Raw:
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """How many of a column's values look like what at first sight, each counted once."""
+
+    integers: int
+    decimals: int
+    iso: int
+    digits: int  # what else begins with a digit
+    words: int  # nan and inf
+    flags: int  # true and false
+    texts: int
+
+    @property
+    def values(self) -> int:
+        return self.texts + self.flags + self.numberish
+
+    @property
+    def numberish(self) -> int:
+        return self.integers + self.decimals + self.iso + self.digits + self.words
+
+
+@dataclass(frozen=True)
 class Column:
-    """A column's values as they were counted."""
+    """A column's values as they were counted where the first sight did not decide."""
 
     name: str
     counts: Counts
     date: int
     time: int
     zoned: int
-    dateish: int
-    flags: int  # true or false
 
 
 class Judge:
@@ -54,48 +73,61 @@ class Judge:
         """The relation with every judged column in its type."""
         if absent := sorted(set(self.how.types) - set(self.raw.relation.columns)):
             raise DataError(f"{self.where}: types names {absent}; its columns are {_few(self.raw.relation.columns)}")
-        expressions = self._plain_ones()
-        rest = [name for name, expression in expressions.items() if expression is None or expression.endswith("AS DOUBLE)")]
-        if any(expressions[name] is None for name in rest) or self.told:
-            counted = [column for names in _chunks(rest) for column in self._count(names)]
-            judged = [column for column in counted if column.name not in self.raw.only_dates]
-            elsewhere = {style for column in judged if (style := column.counts.decides)}
-            for column in counted:
-                expressions[column.name] = self._expression(column, elsewhere)
-        self._refuse_idle_dates(expressions)
-        selected = [
-            f"{expressions.get(name) or quoted(name)} AS {quoted(name)}" if name in expressions else quoted(name)
-            for name in self.raw.relation.columns
-        ]
+        shapes = self._shapes()
+        found = {name: self._plain(name, shapes[name]) for name in self.raw.judged}
+        counted = self._count([name for name, expression in found.items() if expression is None])
+        if any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told:
+            counted += self._count([name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")])
+        elsewhere: set[Style] = {style for c in counted if (style := c.counts.decides) and c.name not in self.raw.only_dates}
+        found |= {column.name: self._expression(column, elsewhere) for column in counted}
+        self._refuse_idle_dates(found)
+        selected = [f"{found.get(name) or quoted(name)} AS {quoted(name)}" for name in self.raw.relation.columns]
         return self.raw.relation.select(", ".join(selected))
 
-    def _plain_ones(self) -> dict[str, str | None]:
-        """SQL of the columns that hold nothing, or plain numbers only; None for the others."""
-        found: dict[str, str | None] = {}
+    def _shapes(self) -> dict[str, Shapes]:
+        """The first sight of all values: one expression for each, whose later conditions are for those alone that need them."""
+        seen = "CASE WHEN {0} IS NULL THEN NULL WHEN regexp_full_match({0}, '%s') THEN 0 WHEN regexp_full_match({0}, '%s') THEN 1 "
+        seen += "WHEN regexp_full_match({0}, '%s') THEN 2 WHEN regexp_matches({0}, '^[ ,.+-]*[0-9]') THEN 3 WHEN length({0}) > 12 "
+        seen += "THEN 6 WHEN regexp_full_match({0}, '%s') THEN 4 WHEN lower({0}) IN ('true', 'false') THEN 5 ELSE 6 END"
+        found: dict[str, Shapes] = {}
         for names in _chunks(list(self.raw.judged)):
-            counts = self._aggregate(
-                names,
-                lambda name: [
-                    f"count({name})",
-                    f"count_if(regexp_full_match({name}, '{numbers.INTEGER}'))",
-                    f"count_if(regexp_full_match({name}, '{numbers.DECIMAL}'))",
-                ],
-            )
-            for name, (values, integers, decimals) in zip(names, counts, strict=True):
-                asked = self.how.types.get(name)
-                expression = None
-                if asked == "text" or not values:
-                    expression = quoted(name)
-                elif asked in (None, "number") and name not in self.raw.only_dates and values in (integers, decimals):
-                    expression = f"CAST({quoted(name)} AS {'BIGINT' if values == integers else 'DOUBLE'})"
-                found[name] = expression
+            patterns = (numbers.INTEGER, numbers.DECIMAL, dates.ANY_ISO, numbers.WORD)
+            kinds = [(seen.replace("{0}", quoted(name)) % patterns) for name in names]
+            relation = self.raw.relation.select(", ".join(f"{kind} AS k{i}" for i, kind in enumerate(kinds)))
+            width = len(fields(Shapes))
+            counts = [f"count_if(k{i} = {kind})" for i in range(len(names)) for kind in range(width)]
+            row = relation.aggregate(", ".join(counts)).fetchall()[0]
+            found |= {name: Shapes(*row[i * width : (i + 1) * width]) for i, name in enumerate(names)}
         return found
 
+    def _plain(self, name: str, shapes: Shapes) -> str | None:
+        """SQL of a column that the first sight decides; None for another."""
+        asked, values = self.how.types.get(name), shapes.values
+        if asked == "text" or not values:
+            return quoted(name)
+        if asked in (None, "number") and name not in self.raw.only_dates:
+            if shapes.integers == values:
+                return f"CAST({quoted(name)} AS BIGINT)"
+            if shapes.integers + shapes.decimals == values:
+                return f"CAST({quoted(name)} AS DOUBLE)"
+        if asked is None and shapes.flags == values and name not in self.raw.only_dates:
+            return f"CAST({quoted(name)} AS BOOLEAN)"
+        if asked is None and shapes.numberish < SOME * values and not self.how.dates:
+            return None if self._begins_with_dates(name) else quoted(name)
+        return None
+
+    def _begins_with_dates(self, name: str) -> bool:
+        """Whether one of the first values is a date that begins with the month's name."""
+        first = self.raw.relation.select(f"{quoted(name)} AS value").filter("value IS NOT NULL").limit(dates.SAMPLE)
+        return bool(first.filter(f"regexp_full_match(value, '{dates.MONTH_FIRST}')").limit(1).fetchall())
+
     def _count(self, names: list[str]) -> list[Column]:
-        flag = "count_if(lower({}) IN ('true', 'false'))"
-        counts = self._aggregate(names, lambda c: [*numbers.counting(c), *dates.counting(c), flag.format(c)])
         width = len(fields(Counts))
-        return [Column(name, Counts(*row[:width]), *row[width:]) for name, row in zip(names, counts, strict=True)]
+        counted = []
+        for some in _chunks(names):
+            counts = self._aggregate(some, lambda c: [*numbers.counting(c), *dates.counting(c)])
+            counted += [Column(name, Counts(*row[:width]), *row[width:]) for name, row in zip(some, counts, strict=True)]
+        return counted
 
     def _aggregate(self, names: list[str], counting: Callable[[str], list[str]]) -> list[tuple[int, ...]]:
         sql = [expression for name in names for expression in counting(quoted(name))]
@@ -115,7 +147,7 @@ class Judge:
                 return number
             if column.counts.fits("point") or column.counts.fits("comma"):
                 return quoted(column.name)
-        return self._date(column) or self._flag_or_text(column)
+        return self._date(column) or self._text(column)
 
     def _number(self, column: Column, elsewhere: set[Style], *, asked: bool) -> str | None:
         counts, name = column.counts, column.name
@@ -160,8 +192,6 @@ class Judge:
         if iso := dates.of_iso(quoted(name), values, column.date, column.time, column.zoned):
             return iso
         iso_like = column.date + column.time + column.zoned
-        if not column.dateish and not iso_like and not self.how.dates:
-            return None
         counts = dates.count_formats(self.raw.relation, name, [self.how.dates] if self.how.dates else None)
         whole = [format_ for format_, count in counts.items() if count == values]
         if len({format_.replace("%B", "%b") for format_ in whole}) > 1:  # "May" is a short month and a long one
@@ -184,10 +214,8 @@ class Judge:
             said = ", ".join(f"{count:,} of {format_}" for format_, count in found.items())
             log.warning("%s: column %r is text: its dates have several formats: %s", self.where, column.name, said)
 
-    def _flag_or_text(self, column: Column) -> str:
+    def _text(self, column: Column) -> str:
         counts, name = column.counts, column.name
-        if column.flags == counts.values and name not in self.raw.only_dates:
-            return f"CAST({quoted(name)} AS BOOLEAN)"
         others = counts.values - counts.best
         if counts.best < SOME * counts.values or name in self.raw.only_dates:
             return quoted(name)

@@ -34,18 +34,16 @@ ISO = {
     "time": f" *{_ISO_TIME} *",
     "zoned": f" *{_ISO_TIME} ?(Z|[-+][0-9]{{2}}(:?[0-9]{{2}})?) *",
 }
+ANY_ISO = f" *{_ISO_DATE}([T ][0-9]{{1,2}}:[0-9]{{2}}.*)? *"
+MONTH_FIRST = f" *{_WORD} {_DAY}, {_YEAR}.*"
 _TYPES = {"date": "DATE", "time": "TIMESTAMP", "zoned": "TIMESTAMPTZ"}
 
 
 def counting(column: str) -> list[str]:
-    """SQL that counts ISO's dates, times and times with a zone, and what may be a date of another format."""
+    """SQL that counts ISO's dates, times and times with a zone."""
     return [
-        *(
-            f"count_if(regexp_full_match({column}, '{ISO[kind]}') AND TRY_CAST({column} AS {type_}) IS NOT NULL)"
-            for kind, type_ in _TYPES.items()
-        ),
-        f"count_if(regexp_full_match({column}, '.*[0-9].*[-/. ].*[0-9].*') AND regexp_full_match({column}, "
-        "' *([0-9]{1,4}[-/. ]([0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{2,4}|[A-Za-z]{3,9} [0-9]{1,2}, [0-9]{4}).*'))",
+        f"count(CASE WHEN regexp_full_match({column}, '{ISO[kind]}') THEN TRY_CAST({column} AS {type_}) END)"
+        for kind, type_ in _TYPES.items()
     ]
 
 

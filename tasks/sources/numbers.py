@@ -80,7 +80,7 @@ def counting(column: str) -> list[str]:
         f"count_if(regexp_full_match({column}, {_sql(GRAMMAR['comma'])}))",
         f"count_if(regexp_full_match({column}, {_sql(WORD)}))",
         f"count_if(regexp_full_match({column}, {_sql(ZEROS)}))",
-        f"count_if(length({column}) > 18 AND NOT contains({column}, '.') AND TRY_CAST({digits} AS BIGINT) IS NULL)",
+        f"count_if(CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN TRY_CAST({digits} AS BIGINT) IS NULL END)",
         f"count_if(contains({column}, ','))",
         f"count_if(contains({column}, '.'))",
         f"count_if(contains({column}, 'e') OR contains({column}, 'E'))",

@@ -18,7 +18,8 @@ from tasks.sources import formats, packing, text
 from tasks.sources.columns import Judge, Raw
 from tasks.sources.dialect import Dialect, find_dialect
 
-LONGEST_LINE = 16 << 20  # bytes; DuckDB's buffers of two of them bound its memory
+LONGEST_LINE = 16_000_000  # bytes
+BUFFER = 32_000_000  # bytes that DuckDB reads at a time, its own choice for lines of ordinary length
 T = TypeVar("T")
 
 
@@ -94,7 +95,7 @@ def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) ->
     relation = db.sql(
         f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
-        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {2 * LONGEST_LINE})"
+        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER})"
     )
     return Raw(relation, found.header)
 
