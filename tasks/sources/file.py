@@ -1,50 +1,66 @@
-"""Sources that are files: on disk or inside an installed package; where they lie, what they are now, and how they land."""
+"""Sources that are files: on disk, inside an installed package or behind a URL; what they are now, and how they land."""
 
+import hashlib
 import importlib.metadata
+import logging
 from pathlib import Path
 
 from tasks import engine
-from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
-from tasks.sources import protect, reading
+from tasks.sources import places, protect, reading
 from tasks.sources.lock import Mark, refuse_moved
+from tasks.sources.parts import agree
+from tasks.sources.places import Files, Found
 from tasks.sources.store import Store
-from tasks.stage import content_hash
+
+log = logging.getLogger("tasks.sources.file")
 
 
 def look(name: str, source: PackageSource | FileSource, workspace: Path = Path()) -> Mark:
-    """What identifies the source's present content: hash and bytes, and the package's version where there is one."""
-    path = locate(name, source, workspace)
-    mark: Mark = {"sha256": content_hash(path), "bytes": path.stat().st_size}
-    if isinstance(source, PackageSource):
-        mark["version"] = importlib.metadata.version(source.package)
-    return mark
+    """What identifies the source's present content: of one file its hash and bytes, or ETag, with a package's version; of a
+    glob how many files there are, their bytes, and the hash of the list of their names and hashes."""
+    return _mark(source, places.find(name, source, workspace))
 
 
 def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard, store: Store) -> None:
-    """The store holds the file that the mark names; one that landed before is not read again."""
-    refuse_moved(name, look(name, source), mark)
-    sha256 = str(mark["sha256"])
-    if [part.mark for part in store.parts] == [sha256]:
-        return
-    store.clear()
-    with engine.connect() as db, reading.opened(name, source, locate(name, source), db, guard) as relation:
-        protect.check_personal(name, relation, guard)
-        with store.adding(sha256) as aside:
-            reading.told(name, guard, lambda: protect.write(db, relation, aside, guard))
+    """The store holds the files that the mark names, a part for each; one that landed before is not read again."""
+    found = places.find(name, source, Path())
+    refuse_moved(name, _mark(source, found), mark)
+    parts: dict[str, Found] = {}
+    for one in found.found:
+        if one.key in parts:
+            log.warning("source %r: %s has the same content as %s and is read once", name, one.shown, parts[one.key].shown)
+        parts.setdefault(one.key, one)
+    landed = {part.mark for part in store.parts}
+    for key, one in parts.items():
+        if key not in landed:
+            _land_one(name, source, one, guard, store)
+    store.keep(list(parts))
+    agree(f"source {name!r}", dict(zip((one.shown for one in parts.values()), store.paths, strict=True)))
 
 
-def locate(name: str, source: PackageSource | FileSource, workspace: Path = Path()) -> Path:
-    """The source's file; DataError when it is not there."""
-    match source:
-        case PackageSource():
-            try:
-                path = Path(str(importlib.metadata.distribution(source.package).locate_file(source.resource)))
-            except importlib.metadata.PackageNotFoundError as error:
-                raise DataError(f"source {name!r}: package {source.package!r} is not installed here") from error
-        case FileSource():
-            path = workspace / source.file
-    if not path.is_file():
-        raise DataError(f"source {name!r}: no file {str(path)!r}; correct it in params.yaml or put the file there")
-    return path
+def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard: Guard, store: Store) -> None:
+    """The file is a part of the store: nothing of it is written there before its personal columns are decided on."""
+    where = f"source {name!r}: {found.shown}"
+    spool = store.folder.parent / ".spool"
+    with (
+        engine.connect() as db,
+        places.fetched(where, found, spool) as path,
+        reading.opened(where, source, path, found.shown, spool, db, guard) as raw,
+    ):
+        reading.told(where, guard, lambda: protect.check_personal(name, raw.relation, guard))
+        relation = reading.typed(where, raw, source, guard)
+        with store.adding(found.key) as aside:
+            reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
+
+
+def _mark(source: PackageSource | FileSource, files: Files) -> Mark:
+    first = files.found[0].mark
+    if isinstance(source, PackageSource):
+        return {**first, "version": importlib.metadata.version(source.package)}
+    if not files.by_pattern:
+        return first
+    listing = "".join(f"{one.shown} {one.key}\n" for one in files.found)
+    total = sum(int(one.mark["bytes"]) for one in files.found)
+    return {"files": len(files.found), "bytes": total, "sha256": hashlib.sha256(listing.encode()).hexdigest()}

@@ -1,80 +1,164 @@
-"""Reads a file, whatever its format, as a DuckDB relation with types read from all of its values."""
+"""Reads one file, whatever its format and packing, as a DuckDB relation: first as it stands, then in types found from all of it."""
 
 import re
-import shutil
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
+import pyarrow as pa
+import pyarrow_hotfix  # noqa: F401  closes CVE-2023-47248 in pyarrow 10: a crafted schema ran code when it was opened
 
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
-from tasks.engine import first_line
-from tasks.params import FileSource, PackageSource
+from tasks.engine import first_line, literal, quoted
+from tasks.params import Reading
+from tasks.sources import formats, packing, text
+from tasks.sources.columns import Judge, Raw
+from tasks.sources.dialect import Dialect, find_dialect
 
+LONGEST_LINE = 16_000_000  # bytes
+BUFFER = 32_000_000  # bytes that DuckDB reads at a time, its own choice for lines of ordinary length
 T = TypeVar("T")
 
 
 @contextmanager
 def opened(
-    name: str, source: PackageSource | FileSource, path: Path, db: duckdb.DuckDBPyConnection, guard: Guard
-) -> Iterator[duckdb.DuckDBPyRelation]:
-    """The file's rows as a relation of the connection, for the length of the block."""
-    with _plain(name, path) as csv:
-        if csv.stat().st_size == 0:
-            raise DataError(f"source {name!r}: {path} is empty (0 bytes); expected a header line and rows")
-        relation = told(name, guard, lambda: _read(name, db, csv, source))
-        if not relation.limit(1).fetchall():
-            raise DataError(f"source {name!r}: {path} has a header and no row; expected at least one")
-        yield relation
+    where: str, how: Reading, path: Path, shown: str, spool: Path, db: duckdb.DuckDBPyConnection, guard: Guard
+) -> Iterator[Raw]:
+    """The file's rows, as they stand in it, for the length of the block; `shown` is its name, which may say what it holds."""
+    with packing.unpacked(where, path, spool) as plain:
+        match formats.find_format(where, plain, shown, how):
+            case "csv":
+                with text.in_utf8(where, plain, how.encoding, spool, guard) as utf8:
+                    yield _with_rows(where, guard, _csv(where, utf8, how, db))
+            case "json":
+                with text.in_utf8(where, plain, how.encoding, spool, guard) as utf8:
+                    yield _with_rows(where, guard, told(where, guard, lambda: _json(where, utf8, how, db)))
+            case "parquet":
+                raw = told(where, guard, lambda: _typed_already(db.read_parquet(_literal(plain)), how))
+                yield _with_rows(where, guard, raw)
+            case "arrow":
+                with packing.spooled(where, spool, ()) as parquet:
+                    _rewrite_arrow(where, guard, plain, parquet, db)
+                    yield _with_rows(where, guard, _typed_already(db.read_parquet(str(parquet)), how))
 
 
-def told(name: str, guard: Guard, read: Callable[[], T]) -> T:
+def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> duckdb.DuckDBPyRelation:
+    """The rows with a type for each column."""
+    return told(where, guard, lambda: Judge(where, raw, how, guard).typed())
+
+
+def told(where: str, guard: Guard, read: Callable[[], T]) -> T:
     """What `read` gives; what DuckDB cannot read a DataError says, without its words where they may quote a personal value."""
     try:
         return read()
     except duckdb.Error as error:
-        line = re.search(r"[Ll]ine:? (\d+)", str(error))
-        said = first_line(error) if not guard.changes else f"line {line[1]} cannot be read" if line else "it cannot be read"
-        raise DataError(f"source {name!r}: not a table: {said}") from error
+        raise DataError(f"{where} is not a table: {_said(str(error), guard)}") from error
 
 
-def _read(name: str, db: duckdb.DuckDBPyConnection, csv: Path, source: PackageSource | FileSource) -> duckdb.DuckDBPyRelation:
-    check_header(name, db, csv)
-    return db.read_csv(_literal(csv), header=True, na_values=["", *source.missing], sample_size=-1)
+def _said(error: str, guard: Guard) -> str:
+    """The error in words of ours where it is one of a text's lines, which DuckDB would quote whole."""
+    line = re.search(r"CSV Error on Line: (\d+)", error)
+    if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", error):
+        cause = f"has {fields[2]} fields where the header has {fields[1]}; correct it, or name the delimiter:"
+    elif "unterminated quote" in error:
+        cause = "holds a quote that is not closed, or not doubled within a field; correct it"
+    elif "Maximum line size" in error:
+        cause = f"is longer than {LONGEST_LINE:,} bytes; is a quote not closed?"
+    elif "state machine" in error:
+        return "a quote is closed within a field, or the lines end in more than one way (CRLF, LF, CR); write the file anew"
+    elif json := re.search(r"(?:in line|in record/value) (\d+)", error):
+        what = re.search(r"in (?:line|record/value) \d+: ([a-z ]+)", error)
+        duplicate = re.search(r'has duplicate key ("[^"]*")', error)
+        cause = f"a key twice, {duplicate[1]}" if duplicate else what[1].strip() if what else "it cannot be read"
+        return f"line or record {json[1]} is broken JSON: {cause}; correct it"
+    else:
+        cause = "cannot be read"
+        if not line:
+            return "it cannot be read" if guard.changes else first_line(duckdb.Error(error))
+    return f"line {line[1]} {cause}" if line else f"a line {cause}"
 
 
-def check_header(name: str, db: duckdb.DuckDBPyConnection, csv: Path) -> None:
-    """DataError when two columns have one name: DuckDB would number them, and a query would take the first."""
-    header = db.read_csv(_literal(csv), header=False, all_varchar=True).limit(1).fetchall()[0]
-    if twice := sorted({word for word in header if word and header.count(word) > 1}):
-        raise DataError(f"source {name!r}: its header names the columns {twice} more than once; expected each name once")
+def _with_rows(where: str, guard: Guard, raw: Raw) -> Raw:
+    if not told(where, guard, lambda: raw.relation.limit(1).fetchall()):
+        raise DataError(f"{where} has a header and no row; expected at least one")
+    return raw
+
+
+def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) -> Raw:
+    """Every field as text. Nothing is left to DuckDB's own guesses, which may skip lines or change with their number."""
+    found: Dialect = find_dialect(where, path, how.delimiter)
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in found.header)
+    missing = ", ".join(map(literal, ("", *how.missing)))
+    relation = db.sql(
+        f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
+        f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
+        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER})"
+    )
+    return Raw(relation, found.header)
+
+
+def _json(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) -> Raw:
+    """Every value as text, objects and lists in JSON; strings are never taken for numbers, as their writer told the two apart."""
+    with path.open("rb") as file:
+        array = file.read(1 << 16).lstrip().startswith(b"[")
+    relation = db.read_json(
+        _literal(path), format="array" if array else "newline_delimited", sample_size=-1, maximum_depth=1, records="true"
+    )
+    if set(map(str, relation.types)) != {"JSON"}:
+        raise DataError(f"{where} is not a table: its JSON holds no objects; expected one object for each row")
+    kinds = _kinds(relation)
+    missing = ", ".join(map(literal, how.missing))
+    values = {name: f"({quoted(name)}->>'$')" for name in relation.columns}
+    if missing:
+        values = {name: f"CASE WHEN {value} NOT IN ({missing}) THEN {value} END" for name, value in values.items()}
+    text_of = relation.select(", ".join(f"{value} AS {quoted(name)}" for name, value in values.items()))
+    strings = frozenset(name for name, kind in kinds.items() if kind == {"VARCHAR"} and name not in how.types)
+    return Raw(text_of, tuple(name for name, kind in kinds.items() if not kind & {"OBJECT", "ARRAY"}), strings)
+
+
+def _kinds(relation: duckdb.DuckDBPyRelation) -> dict[str, set[str]]:
+    """What kinds of JSON's values stand in each column, null aside."""
+    counts = [f"list(DISTINCT json_type({quoted(name)}))" for name in relation.columns]
+    row = relation.aggregate(", ".join(counts)).fetchall()[0]
+    return {name: set(kinds or ()) - {"NULL", None} for name, kinds in zip(relation.columns, row, strict=True)}
+
+
+def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
+    """Columns as their file says; those that params.yaml gives a type as text, to be judged by their values."""
+    columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    missing = ", ".join(map(literal, how.missing))
+    selected = []
+    for name, type_ in columns.items():
+        value = quoted(name)
+        if name in how.types:
+            value = f"CAST({value} AS VARCHAR)"
+        if missing and (type_ == "VARCHAR" or name in how.types):
+            value = f"CASE WHEN {value} NOT IN ({missing}) THEN {value} END"
+        selected.append(f"{value} AS {quoted(name)}")
+    texts = [name for name, type_ in columns.items() if type_ == "VARCHAR"] if how.dates or how.decimal else []
+    judged = dict.fromkeys([*(name for name in columns if name in how.types), *texts])
+    return Raw(relation.select(", ".join(selected)), tuple(judged))
+
+
+def _rewrite_arrow(where: str, guard: Guard, path: Path, parquet: Path, db: duckdb.DuckDBPyConnection) -> None:
+    """Arrow's batches, in the order of the file, as Parquet, which can be read more than once."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            if file.read(6) == b"ARROW1":
+                whole = pa.ipc.open_file(file)
+                batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
+                reader = pa.RecordBatchReader.from_batches(whole.schema, batches)
+            else:
+                file.seek(0)
+                reader = pa.ipc.open_stream(file)
+            told(where, guard, lambda: db.from_arrow(reader).to_parquet(str(parquet)))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DataError(f"{where} is not whole Arrow IPC: {first_line(error)}; fetch it again") from error
 
 
 def _literal(path: Path) -> str:
     """The path for DuckDB, which would take brackets, stars and question marks for a pattern."""
     return re.sub(r"([\[\]*?])", r"[\1]", str(path))
-
-
-@contextmanager
-def _plain(name: str, path: Path) -> Iterator[Path]:
-    """The file itself, or the only member of a zip, unpacked for as long as it is needed (DuckDB reads gzip by itself)."""
-    if not zipfile.is_zipfile(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        if len(members) != 1:
-            raise DataError(f"source {name!r}: {path} holds {len(members)} files; expected a zip of exactly one")
-        target = Path(folder) / "member.csv"
-        try:
-            with archive.open(members[0]) as packed, target.open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
-        except (zlib.error, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-            raise DataError(f"source {name!r}: {path} cannot be unpacked: {error}") from error
-        yield target

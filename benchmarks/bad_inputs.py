@@ -1,0 +1,311 @@
+"""What a user gets for each kind of corrupted or odd file: the right values or one line; also the cases of the tests."""
+
+import gzip
+import io
+import json
+import logging
+import os
+import socket
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from rich.console import Console
+from rich.table import Table
+
+from tasks.core.errors import DataError
+from tasks.core.privacy import Guard
+from tasks.params import FileSource
+from tasks.sources import file
+from tasks.sources.store import Store
+
+Content = bytes | Callable[[Path], None]
+GOOD = b"id,word,day\n1,AA,2013-01-01\n2,BB,2013-01-02\n3,,2013-01-03\n"
+ROWS = {"id": [1, 2, 3], "word": ["AA", "BB", None], "day": [date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 3)]}
+MANY = b"id,word\n" + b"".join(b"%d,%s\n" % (n, b"x" * (n % 7)) for n in range(20_000))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of file: what it holds, how params.yaml says it is read, and the values or the words that come of it."""
+
+    kind: str
+    content: Content
+    rows: dict[str, list[Any]] | None = None
+    error: str = ""
+    log: str = ""
+    name: str = "a.csv"
+    how: dict[str, Any] = field(default_factory=dict)
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content, **options)
+    return content.getvalue()
+
+
+def arrow(table: pa.Table, kind: Callable[..., Any]) -> bytes:
+    content = io.BytesIO()
+    with kind(content, table.schema) as writer:
+        writer.write_table(table)
+    return content.getvalue()
+
+
+def zipped(*members: tuple[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+def encrypted() -> bytes:
+    """A zip whose member says that it is encrypted."""
+    content = bytearray(zipped(("a.csv", GOOD)))
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def bomb() -> bytes:
+    """A zip whose directory says that its member has 2 TB."""
+    content = zipped(("a.csv", GOOD))
+    start = content.index(b"PK\x01\x02")
+    head = bytearray(content[start : content.index(b"PK\x05\x06")])
+    end = bytearray(content[content.index(b"PK\x05\x06") :])
+    head[24:28] = b"\xff" * 4
+    extra = struct.pack("<HHQ", 1, 8, 2 << 40)
+    head[30:32] = struct.pack("<H", len(extra))
+    end[12:16] = struct.pack("<I", len(head) + len(extra))
+    return content[:start] + bytes(head) + extra + bytes(end)
+
+
+def crafted_parquet() -> bytes:
+    """CVE-2023-47248: a schema in the footer that names an extension type of Python, with a pickle that would run code."""
+    ran = b"cos\nsystem\n(S'touch /tmp/tidemill-cve-2023-47248'\ntR."
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": ran}
+    return parquet(pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("a", pa.int64(), metadata=metadata)])))
+
+
+def crafted_arrow() -> bytes:
+    ran = b"cos\nsystem\n(S'touch /tmp/tidemill-cve-2023-47248'\ntR."
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": ran}
+    return arrow(pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("a", pa.int64(), metadata=metadata)])), pa.ipc.new_file)
+
+
+def link(path: Path) -> None:
+    target = path.with_name("target.csv")
+    target.write_bytes(GOOD)
+    path.symlink_to(target)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere.csv"))
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(path))  # the whole path may be too long for a socket
+
+
+TABLE = pa.table({"id": [1, 2, 3], "word": ["AA", "BB", None], "day": ROWS["day"]})
+NESTED = pa.table({"word": pa.array(["x", "y", "x"]).dictionary_encode(), "list": [[1, 2], [], None], "map": [{"a": 1}] * 3})
+NESTED_ROWS = {"word": ["x", "y", "x"], "list": ["[1,2]", "[]", None], "map": ['{"a":1}'] * 3}
+WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
+PARQUET = parquet(TABLE)
+
+CASES = [
+    Case("plain CSV", GOOD, ROWS),
+    Case("gzip", gzip.compress(GOOD), ROWS, name="a.csv.gz"),
+    Case("gzip under another name", gzip.compress(GOOD), ROWS),
+    Case("zstd", zstandard.compress(GOOD), ROWS, name="a.csv.zst"),
+    Case("zstd in two frames", zstandard.compress(GOOD[:30]) + zstandard.compress(GOOD[30:]), ROWS, name="a.csv.zst"),
+    Case("zip", zipped(("a.csv", GOOD)), ROWS, name="a.zip"),
+    Case("zip from a Mac", zipped(("a.csv", GOOD), ("__MACOSX/._a.csv", b"junk")), ROWS, name="a.zip"),
+    Case(
+        "zip of two", zipped(("a.csv", GOOD), ("b.csv", GOOD)), error="holds 2 files; expected a zip of exactly one", name="a.zip"
+    ),
+    Case("zip of none", zipped(), error="holds 0 files; expected a zip of exactly one", name="a.zip"),
+    Case("zip bomb", bomb(), error="do not fit on the disk", name="a.zip"),
+    Case("encrypted zip", encrypted(), error="is an encrypted zip; unpack it", name="a.zip"),
+    Case("damaged zip", flipped(zipped(("a.csv", GOOD * 99)), 50), error="cannot be unpacked", name="a.zip"),
+    Case("truncated gzip", gzip.compress(MANY)[:-40], error="cannot be unpacked: it is damaged or cut off", name="a.csv.gz"),
+    Case("flipped gzip", flipped(gzip.compress(GOOD), -6), error="cannot be unpacked", name="a.csv.gz"),
+    Case("truncated zstd", zstandard.compress(MANY)[:-40], error="cannot be unpacked: it is damaged or cut off", name="a.csv.zst"),
+    Case("packed twice", gzip.compress(gzip.compress(GOOD)), error="packed twice (unpack it once)", name="a.csv.gz"),
+    Case("Excel workbook", zipped(("xl/workbook.xml", b"<x/>"), ("docProps/app.xml", b"<x/>")), error="an Excel workbook"),
+    Case("Parquet", PARQUET, ROWS, name="a.parquet"),
+    Case("Parquet in a zip", zipped(("a.parquet", PARQUET)), ROWS, name="a.zip"),
+    Case("Parquet named CSV", PARQUET, ROWS),
+    Case("truncated Parquet", PARQUET[:-100], error="is not a table", name="a.parquet"),
+    Case("bit-flipped Parquet", flipped(PARQUET, 5), error="is not a table", name="a.parquet"),
+    Case("bit-flipped Parquet footer", flipped(PARQUET, len(PARQUET) - 30), error="is not a table", name="a.parquet"),
+    Case("Parquet of zero rows", parquet(TABLE.slice(0, 0)), error="has a header and no row", name="a.parquet"),
+    Case("crafted Parquet (CVE-2023-47248)", crafted_parquet(), {"a": [1, 2]}, name="a.parquet"),
+    Case("crafted Arrow (CVE-2023-47248)", crafted_arrow(), error="is not whole Arrow IPC", name="a.arrow"),
+    Case("Arrow file", arrow(TABLE, pa.ipc.new_file), ROWS, name="a.arrow"),
+    Case("Arrow stream", arrow(TABLE, pa.ipc.new_stream), ROWS, name="a.arrows"),
+    Case("Arrow, dictionary and nested", arrow(NESTED, pa.ipc.new_file), NESTED_ROWS, name="a.feather"),
+    Case("truncated Arrow", arrow(TABLE, pa.ipc.new_file)[:-50], error="is not whole Arrow IPC", name="a.arrow"),
+    Case("truncated Arrow stream", arrow(TABLE, pa.ipc.new_stream)[:-200], error="is not whole Arrow IPC", name="a.arrows"),
+    Case("UTF-8 with a mark", b"\xef\xbb\xbf" + GOOD, ROWS),
+    Case("UTF-16 with a mark", GOOD.decode().encode("utf-16"), ROWS),
+    Case("UTF-16 without a mark", GOOD.decode().encode("utf-16-le"), error="line 1 holds a NUL byte"),
+    Case("UTF-16, named", GOOD.decode().encode("utf-16-le"), ROWS, how={"encoding": "utf-16-le"}),
+    Case(
+        "Latin-1",
+        "id,place\n1,Café de la Gare\n2,Zürich\n3,Málaga\n".encode("latin-1"),
+        {"id": [1, 2, 3], "place": ["Café de la Gare", "Zürich", "Málaga"]},
+        log="was read as cp1252, for example 'Café'",
+    ),
+    Case(
+        "Windows-1252, named",
+        "id,price\n1,5 €\n".encode("cp1252"),
+        {"id": [1], "price": ["5 €"]},
+        how={"encoding": "windows-1252"},
+    ),
+    Case("undecodable byte", "id,place\n1,Café\n2,Zürich\n3,x".encode() + b"\x81\n", error="line 4 holds the byte 0x81"),
+    Case("byte that cp1252 lacks", GOOD + b"4,\x81,\n", error="line 5 holds", how={"encoding": "cp1252"}),
+    Case("encoding that is none", GOOD, error="no encoding is called 'klingon'", how={"encoding": "klingon"}),
+    Case("NUL bytes", GOOD.replace(b"BB", b"B\0"), error="line 3 holds a NUL byte"),
+    Case("random bytes", bytes(range(256)) * 20, error="is not a table"),
+    Case("semicolons", GOOD.replace(b",", b";"), ROWS),
+    Case("tabs", GOOD.replace(b",", b"\t"), ROWS, name="a.tsv"),
+    Case("bars", GOOD.replace(b",", b"|"), ROWS),
+    Case("carets", GOOD.replace(b",", b"^"), ROWS),
+    Case("commas in semicolons", b"name;place\nx;Rome, Italy\ny;Paris\n", {"name": ["x", "y"], "place": ["Rome, Italy", "Paris"]}),
+    Case("wrong delimiter given", GOOD, error="its header has no ';', the delimiter in params.yaml", how={"delimiter": ";"}),
+    Case("one column", b"id\n1\n2\n", {"id": [1, 2]}),
+    Case("CRLF", GOOD.replace(b"\n", b"\r\n"), ROWS),
+    Case("CR", GOOD.replace(b"\n", b"\r"), ROWS),
+    Case("LF within CRLF", b'a,b\r\n1,"x\ny"\r\n2,z\r\n', {"a": [1, 2], "b": ["x\ny", "z"]}),
+    Case("ends of two kinds", b"a,b\r\n1,2\n3,4\r\n", error="the lines end in more than one way"),
+    Case("no end of the last line", GOOD[:-1], ROWS),
+    Case("quotes doubled", b'a,b\n1,"say ""hi"", you"\n', {"a": [1], "b": ['say "hi", you']}),
+    Case("quotes escaped", b'a,b\n1,"say \\"hi\\", you"\n2,x\n', {"a": [1, 2], "b": ['say "hi", you', "x"]}),
+    Case("single quotes", b"'a','b'\n'1','x, y'\n", {"a": [1], "b": ["x, y"]}),
+    Case("quote in the middle", b'a,b\n1,5" pipe\n', {"a": [1], "b": ['5" pipe']}),
+    Case("stray quote", b'a,b\n1,"5" pipe\n2,x\n', error="line 2 holds a quote"),
+    Case("unclosed quote", MANY + b'1,"x\n' + b"2,y\n" * 50, error="holds a quote that is not closed"),
+    Case("ragged long line", MANY + b"1,2,3\n" + MANY[8:], error="line 20002 has 3 fields where the header has 2"),
+    Case("ragged short line", MANY + b"1\n" + MANY[8:], error="line 20002 has 1 fields where the header has 2"),
+    Case("lines before the header", b"made by us\n\n" + GOOD, error="has 3 fields where the header has 1"),
+    Case("trailing delimiter", b"a,b,\n1,2,\n", error="its header has no name for column 3 of 3"),
+    Case("trailing delimiter in rows", b"a,b\n1,2,\n", error="line 2 has 3 fields where the header has 2"),
+    Case("duplicate column names", b"id,word,ID\n1,AA,2\n", error="its header names the columns ['ID', 'id'] more than once"),
+    Case("empty column name", b",word\n1,AA\n", error="its header has no name for column 1 of 2; name it"),
+    Case("header that is data", b"1,2.5,2013-01-01\n2,3.5,2013-01-02\n", error="its first line holds numbers only"),
+    Case("zero rows", b"id,word\n", error="has a header and no row; expected at least one"),
+    Case("zero bytes", b"", error="is empty (0 bytes); expected a header line and rows"),
+    Case("only blank lines", b"\n\n\n", error="is empty"),
+    Case("one row", b"id,word\n1,AA\n", {"id": [1], "word": ["AA"]}),
+    Case("all-null column", b"id,word\n1,\n2,\n", {"id": [1, 2], "word": [None, None]}),
+    Case("very long field", b"id,word\n1," + b"x" * 10_000_000 + b"\n", {"id": [1], "word": ["x" * 10_000_000]}),
+    Case("field beyond all bounds", b"id,word\n1," + b"x" * 17_000_000 + b"\n", error="is longer than"),
+    Case("5,000 columns", WIDE, {f"c{n}": [n] for n in range(5000)}),
+    Case(
+        "mixed types, few words",
+        b"n\n" + b"1\n" * 99 + b"abc\n",
+        error="column 'n' holds 1 values that are no numbers among 100: row 100 holds 'abc'",
+    ),
+    Case("mixed types, kept as text", b"n\n1\nabc\n", {"n": ["1", "abc"]}, how={"types": {"n": "text"}}),
+    Case("mixed types, the word missing", b"n\n1\nabc\n", {"n": [1, None]}, how={"missing": ("abc",)}),
+    Case("mixed types, many words", b"n\n1\n2\nabc\n", {"n": ["1", "2", "abc"]}, log="column 'n' is text: 1 of its 3 values"),
+    Case("type that the values deny", b"n\n1\nabc\n", error="column 'n' is a number, but not all", how={"types": {"n": "number"}}),
+    Case("type of no column", b"n\n1\n", error="types names ['m']", how={"types": {"m": "text"}}),
+    Case("inf and NaN", b"n\n1.5\ninf\n-Infinity\n", {"n": [1.5, float("inf"), float("-inf")]}, log="2 values nan or inf"),
+    Case("zeros in front", b"zip\n00123\n94105\n", {"zip": ["00123", "94105"]}, log="stays text: zeros stand in front"),
+    Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
+    Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
+    Case("thousands separators", b'n\n"1,234.5"\n"12,345,678"\n', {"n": [1234.5, 12345678.0]}, log="decimal point"),
+    Case("thousands by spaces", b"n\n1 234\n12 345 678\n", {"n": [1234, 12345678]}, log="decimal point"),
+    Case("decimal comma", b"n;m\n1,5;1.234,56\n-2,25;7,0\n", {"n": [1.5, -2.25], "m": [1234.56, 7.0]}, log="decimal comma"),
+    Case("comma of either kind", b'n\n"1,234"\n"5,678"\n', error="column 'n' may hold decimals or thousands: row 1 holds '1,234'"),
+    Case("comma, said to be decimal", b'n\n"1,234"\n"5,678"\n', {"n": [1.234, 5.678]}, how={"decimal": ","}),
+    Case("comma, said to be thousands", b'n\n"1,234"\n"5,678"\n', {"n": [1234, 5678]}, how={"decimal": "."}),
+    Case("comma, told by another column", b'n,m\n"1,234",0.5\n"5,678",1.5\n', {"n": [1234, 5678], "m": [0.5, 1.5]}),
+    Case("point beside decimal commas", b"n;m\n1,5;1.234\n2,5;5.678\n", error="column 'm' may hold decimals or thousands"),
+    Case("point against decimal: ','", b"n\n1.5\n2.5\n", error="that decimal: ',' does not read", how={"decimal": ","}),
+    Case("dates of one other format", b"d\n01/02/2013\n13/02/2013\n", {"d": [date(2013, 2, 1), date(2013, 2, 13)]}),
+    Case("dates with months first", b"d\n01/02/2013\n02/13/2013\n", {"d": [date(2013, 1, 2), date(2013, 2, 13)]}),
+    Case("dates with times", b"d\n13/02/2013 05:06\n", {"d": [datetime(2013, 2, 13, 5, 6)]}),
+    Case("dates with dots", b"d\n01.02.2013\n", {"d": [date(2013, 2, 1)]}),
+    Case("dates in words", b'd\n"May 2, 2013"\n"June 3, 2013"\n', {"d": [date(2013, 5, 2), date(2013, 6, 3)]}),
+    Case("ambiguous dates", b"d\n01/02/2013\n03/04/2013\n", error="may hold days or months first: row 1 holds '01/02/2013'"),
+    Case("dates, said", b"d\n01/02/2013\n", {"d": [date(2013, 1, 2)]}, how={"dates": "%m/%d/%Y"}),
+    Case("dates, said and not so", b"d\n2013-01-02x\n", error="no column holds dates as '%m/%d/%Y'", how={"dates": "%m/%d/%Y"}),
+    Case(
+        "dates in three formats",
+        b"d\n2013-01-02\n13/02/2013\n03.04.2013\n",
+        {"d": ["2013-01-02", "13/02/2013", "03.04.2013"]},
+        log="its dates have several formats: 1 of %d.%m.%Y, 1 of %d/%m/%Y, 1 of ISO date",
+    ),
+    Case("times with a zone", b"t\n2013-01-01T05:00:00+02:00\n", {"t": [datetime(2013, 1, 1, 3, 0)]}),
+    Case("day that no month has", b"d\n2013-02-30\n2013-01-01\n", {"d": ["2013-02-30", "2013-01-01"]}, log="several formats"),
+    Case("true and false", b"b\ntrue\nFALSE\n", {"b": [True, False]}),
+    Case("JSON lines", b'{"a": 1, "b": "00123"}\n{"a": 2.5, "b": "x"}\n', {"a": [1, 2.5], "b": ["00123", "x"]}, name="a.jsonl"),
+    Case("JSON array", b' [{"a": 1, "d": "2013-01-02"}, {"a": null}]', {"a": [1, None], "d": [date(2013, 1, 2), None]}),
+    Case("strings of digits in JSON", b'{"a": "1"}\n{"a": "2"}\n', {"a": ["1", "2"]}),
+    Case("nested JSON", b'{"a": {"b": [1, 2]}}\n{"a": null}\n', {"a": ['{"b":[1,2]}', None]}),
+    Case("JSON lines, one broken", b'{"a": 1}\n{"a": \n{"a": 3}\n', error="is broken JSON", name="a.jsonl"),
+    Case("JSON, truncated", json.dumps([{"a": 1}] * 9).encode()[:-5], error="is broken JSON", name="a.json"),
+    Case("JSON with a key twice", b'{"a": 1, "a": 2}\n', error='a key twice, "a"', name="a.jsonl"),
+    Case("JSON without objects", b"[1, 2]", error="holds no objects", name="a.json"),
+    Case("JSON of numbers and words", b'{"a": 1}\n{"a": 2}\n{"a": "x"}\n', {"a": ["1", "2", "x"]}, log="column 'a' is text"),
+    Case("PDF", b"%PDF-1.7\n%\xe2\xe3\n", error="is not a table but a PDF document"),
+    Case("PNG", b"\x89PNG\r\n\x1a\n", error="is not a table but a PNG image"),
+    Case("HTML page", b"<!DOCTYPE html>\n<html><body>Log in</body></html>\n", error="a page of HTML or XML"),
+    Case("option that the format ignores", PARQUET, error="['delimiter'] say nothing", how={"delimiter": ";"}),
+    Case("format that it is not", GOOD, error="is not parquet, as params.yaml says", how={"format": "parquet"}),
+    Case("symlink", link, ROWS),
+    Case("dangling symlink", dangling, error="it is a link to nothing"),
+    Case("directory", lambda path: path.mkdir(), error="it is a folder; name the files in it"),
+    Case("FIFO", lambda path: os.mkfifo(path), error="it is a pipe, socket or device; expected a file"),
+    Case("socket", bound_socket, error="it is a pipe, socket or device; expected a file"),
+]
+
+
+def land(case: Case, folder: Path) -> dict[str, list[Any]]:
+    """The values that land of the case's file, by column."""
+    path = folder / case.name
+    case.content(path) if callable(case.content) else path.write_bytes(case.content)
+    source = FileSource(kind="file", file=str(path), **case.how)
+    store = Store(folder / "store/key")
+    file.land("flights", source, file.look("flights", source), Guard(), store)
+    values: dict[str, list[Any]] = pq.read_table(store.paths[0]).to_pydict()
+    return values
+
+
+def outcome(case: Case) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            values = land(case, Path(folder))
+        except DataError as error:
+            return str(error).replace(f"{folder}/", "").removeprefix("source 'flights': ")
+    said = str(values if len(values) < 10 else f"{len(values):,} columns")
+    return f"accepted: {said if len(said) < 120 else f'{said[:117]}...'}"
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)
+    table = Table("kind", "what the user gets", title=f"{len(CASES)} kinds of file, DuckDB {duckdb.__version__}", show_lines=False)
+    for case in CASES:
+        table.add_row(case.kind, outcome(case).replace("[", r"\["))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Types of columns that came as text, decided from every value; what is doubtful ends with an error or is told in the log."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import duckdb
+
+from tasks.core.errors import DataError
+from tasks.core.privacy import Guard
+from tasks.engine import literal, quoted
+from tasks.params import Reading
+from tasks.sources import dates, numbers
+from tasks.sources.numbers import Counts, Style
+
+log = logging.getLogger("tasks.sources.columns")
+
+AT_ONCE = 250  # columns counted by one query: thousands in one take longer to plan than to run
+MOSTLY = 0.95  # share of numbers from which on the others are taken for mistakes
+SOME = 0.5  # share of numbers from which on text is told
+STYLES: dict[str | None, Style | None] = {".": "point", ",": "comma", None: None}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The rows of a file: which columns are text whose type is to be found, as numbers or dates, or as dates alone."""
+
+    relation: duckdb.DuckDBPyRelation
+    judged: tuple[str, ...]
+    only_dates: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How many of a column's values look like what at first sight, each counted once."""
+
+    integers: int
+    decimals: int
+    iso: int
+    digits: int  # what else begins with a digit
+    words: int  # nan and inf
+    flags: int  # true and false
+    texts: int
+
+    @property
+    def values(self) -> int:
+        return self.texts + self.flags + self.numberish
+
+    @property
+    def numberish(self) -> int:
+        return self.integers + self.decimals + self.iso + self.digits + self.words
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's values as they were counted where the first sight did not decide."""
+
+    name: str
+    counts: Counts
+    date: int
+    time: int
+    zoned: int
+
+
+class Judge:
+    """Finds the type of each column of one file."""
+
+    def __init__(self, where: str, raw: Raw, how: Reading, guard: Guard) -> None:
+        self.where, self.raw, self.how, self.guard = where, raw, how, guard
+        self.told = STYLES[how.decimal]
+
+    def typed(self) -> duckdb.DuckDBPyRelation:
+        """The relation with every judged column in its type."""
+        if absent := sorted(set(self.how.types) - set(self.raw.relation.columns)):
+            raise DataError(f"{self.where}: types names {absent}; its columns are {_few(self.raw.relation.columns)}")
+        shapes = self._shapes()
+        found = {name: self._plain(name, shapes[name]) for name in self.raw.judged}
+        counted = self._count([name for name, expression in found.items() if expression is None])
+        if any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told:
+            counted += self._count([name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")])
+        elsewhere: set[Style] = {style for c in counted if (style := c.counts.decides) and c.name not in self.raw.only_dates}
+        found |= {column.name: self._expression(column, elsewhere) for column in counted}
+        self._refuse_idle_dates(found)
+        selected = [f"{found.get(name) or quoted(name)} AS {quoted(name)}" for name in self.raw.relation.columns]
+        return self.raw.relation.select(", ".join(selected))
+
+    def _shapes(self) -> dict[str, Shapes]:
+        """The first sight of all values: one expression for each, whose later conditions are for those alone that need them."""
+        seen = "CASE WHEN {0} IS NULL THEN NULL WHEN regexp_full_match({0}, '%s') THEN 0 WHEN regexp_full_match({0}, '%s') THEN 1 "
+        seen += "WHEN regexp_full_match({0}, '%s') THEN 2 WHEN regexp_matches({0}, '^[ ,.+-]*[0-9]') THEN 3 WHEN length({0}) > 12 "
+        seen += "THEN 6 WHEN regexp_full_match({0}, '%s') THEN 4 WHEN lower({0}) IN ('true', 'false') THEN 5 ELSE 6 END"
+        found: dict[str, Shapes] = {}
+        for names in _chunks(list(self.raw.judged)):
+            patterns = (numbers.INTEGER, numbers.DECIMAL, dates.ANY_ISO, numbers.WORD)
+            kinds = [(seen.replace("{0}", quoted(name)) % patterns) for name in names]
+            relation = self.raw.relation.select(", ".join(f"{kind} AS k{i}" for i, kind in enumerate(kinds)))
+            width = len(fields(Shapes))
+            counts = [f"count_if(k{i} = {kind})" for i in range(len(names)) for kind in range(width)]
+            row = relation.aggregate(", ".join(counts)).fetchall()[0]
+            found |= {name: Shapes(*row[i * width : (i + 1) * width]) for i, name in enumerate(names)}
+        return found
+
+    def _plain(self, name: str, shapes: Shapes) -> str | None:
+        """SQL of a column that the first sight decides; None for another."""
+        asked, values = self.how.types.get(name), shapes.values
+        if asked == "text" or not values:
+            return quoted(name)
+        if asked in (None, "number") and name not in self.raw.only_dates:
+            if shapes.integers == values:
+                return f"CAST({quoted(name)} AS BIGINT)"
+            if shapes.integers + shapes.decimals == values:
+                return f"CAST({quoted(name)} AS DOUBLE)"
+        if asked is None and shapes.flags == values and name not in self.raw.only_dates:
+            return f"CAST({quoted(name)} AS BOOLEAN)"
+        if asked is None and shapes.numberish < SOME * values and not self.how.dates:
+            return None if self._begins_with_dates(name) else quoted(name)
+        return None
+
+    def _begins_with_dates(self, name: str) -> bool:
+        """Whether one of the first values is a date that begins with the month's name."""
+        first = self.raw.relation.select(f"{quoted(name)} AS value").filter("value IS NOT NULL").limit(dates.SAMPLE)
+        return bool(first.filter(f"regexp_full_match(value, '{dates.MONTH_FIRST}')").limit(1).fetchall())
+
+    def _count(self, names: list[str]) -> list[Column]:
+        width = len(fields(Counts))
+        counted = []
+        for some in _chunks(names):
+            counts = self._aggregate(some, lambda c: [*numbers.counting(c), *dates.counting(c)])
+            counted += [Column(name, Counts(*row[:width]), *row[width:]) for name, row in zip(some, counts, strict=True)]
+        return counted
+
+    def _aggregate(self, names: list[str], counting: Callable[[str], list[str]]) -> list[tuple[int, ...]]:
+        sql = [expression for name in names for expression in counting(quoted(name))]
+        row = self.raw.relation.aggregate(", ".join(sql)).fetchall()[0] if sql else ()
+        width = len(sql) // max(1, len(names))
+        return [row[at : at + width] for at in range(0, len(row), width)]
+
+    def _expression(self, column: Column, elsewhere: set[Style]) -> str:
+        match self.how.types.get(column.name):
+            case "number":
+                return self._number(column, elsewhere, asked=True) or self._not("number", column)
+            case "date" | "time" as asked:
+                type_ = "DATE" if asked == "date" else "TIMESTAMP"
+                return f"CAST({self._date(column) or self._not(asked, column)} AS {type_})"
+        if column.name not in self.raw.only_dates and column.counts.best:
+            if number := self._number(column, elsewhere, asked=False):
+                return number
+            if column.counts.fits("point") or column.counts.fits("comma"):
+                return quoted(column.name)
+        return self._date(column) or self._text(column)
+
+    def _number(self, column: Column, elsewhere: set[Style], *, asked: bool) -> str | None:
+        counts, name = column.counts, column.name
+        style = counts.style(self.told, elsewhere)
+        if not asked and counts.zeros and (counts.fits("point") or counts.fits("comma")):
+            self._say(name, "stays text: zeros stand in front", numbers.ZEROS, fits=True)
+            return None
+        if style is None:
+            if counts.fits("point") or counts.fits("comma"):
+                self._refuse_number(column)
+            return None
+        whole = counts.whole(style)
+        if counts.long and whole:
+            self._say(name, "stays text: it holds integers beyond 64 bits", "[^0-9]*[0-9]{19,}.*", fits=True)
+            return None
+        if counts.words:
+            log.warning(
+                "%s: column %r holds %s values nan or inf, taken as numbers; name them under missing if they mean no value",
+                self.where, name, f"{counts.words:,}",
+            )  # fmt: skip
+        if style == "comma" or counts.commas or (not whole and not counts.points and not counts.exponents):
+            self._say(name, f"is read as numbers with a decimal {style}", ".*[^0-9].*", fits=True)
+        return numbers.converted(quoted(name), style, whole)
+
+    def _refuse_number(self, column: Column) -> None:
+        """DataError for numbers whose comma or point may mean either, or is not what params.yaml says."""
+        name = column.name
+        examples = self._examples(name, ".*[.,].*", fits=True)
+        if self.told:
+            raise DataError(
+                f"{self.where}: column {name!r} holds numbers that decimal: {self.how.decimal!r} does not read{examples}; "
+                f"correct decimal:, or keep them as they are with types: {{{name}: text}}"
+            )
+        raise DataError(
+            f"{self.where}: column {name!r} may hold decimals or thousands{examples}; "
+            "say which mark stands before the decimals, decimal: ',' or decimal: '.'"
+        )
+
+    def _date(self, column: Column) -> str | None:
+        """SQL of the dates; None when they are none, or not all of one format, which is told."""
+        name, values = column.name, column.counts.values
+        if iso := dates.of_iso(quoted(name), values, column.date, column.time, column.zoned):
+            return iso
+        iso_like = column.date + column.time + column.zoned
+        counts = dates.count_formats(self.raw.relation, name, [self.how.dates] if self.how.dates else None)
+        whole = [format_ for format_, count in counts.items() if count == values]
+        if len({format_.replace("%B", "%b") for format_ in whole}) > 1:  # "May" is a short month and a long one
+            examples = self._examples(name, ".+", fits=True)
+            raise DataError(
+                f"{self.where}: column {name!r} may hold days or months first{examples}; "
+                f"say which: dates: '{whole[0]}' or dates: '{whole[1]}'"
+            )
+        if whole:
+            return dates.parsed(quoted(name), whole[0])
+        if any(counts.values()) or iso_like:
+            self._tell_mixture(column, counts)
+        return None
+
+    def _tell_mixture(self, column: Column, counts: dict[str, int]) -> None:
+        ordered = sorted((format_ for format_, count in counts.items() if count), key=lambda format_: -counts[format_])
+        found = dates.mixture(self.raw.relation, column.name, ordered)
+        others = found.get("none of them", 0)
+        if column.counts.values - others >= SOME * column.counts.values:
+            said = ", ".join(f"{count:,} of {format_}" for format_, count in found.items())
+            log.warning("%s: column %r is text: its dates have several formats: %s", self.where, column.name, said)
+
+    def _text(self, column: Column) -> str:
+        counts, name = column.counts, column.name
+        others = counts.values - counts.best
+        if counts.best < SOME * counts.values or name in self.raw.only_dates:
+            return quoted(name)
+        style: Style = self.told or ("point" if counts.point >= counts.comma else "comma")
+        examples = self._examples(name, f"{numbers.GRAMMAR[style]}|{numbers.WORD}", fits=False)
+        if counts.best >= MOSTLY * counts.values:
+            raise DataError(
+                f"{self.where}: column {name!r} holds {others:,} values that are no numbers among {counts.values:,}{examples}; "
+                f"correct them, name them under missing: [...], or keep all as text with types: {{{name}: text}}"
+            )
+        log.warning(
+            "%s: column %r is text: %s of its %s values are no numbers%s, all others are",
+            self.where, name, f"{others:,}", f"{counts.values:,}", examples,
+        )  # fmt: skip
+        return quoted(name)
+
+    def _not(self, asked: str, column: Column) -> str:
+        number = f"{numbers.GRAMMAR['point']}|{numbers.GRAMMAR['comma']}"
+        patterns = {"number": number, "date": dates.ISO["date"], "time": dates.ISO["time"]}
+        examples = self._examples(column.name, patterns[asked], fits=False)
+        raise DataError(
+            f"{self.where}: types says that column {column.name!r} is a {asked}, but not all of its values are{examples}; "
+            "correct them, name them under missing: [...], or say how they are written with dates: or decimal:"
+        )
+
+    def _refuse_idle_dates(self, expressions: dict[str, str | None]) -> None:
+        if self.how.dates and not any(literal(self.how.dates) in (expression or "") for expression in expressions.values()):
+            raise DataError(
+                f"{self.where}: no column holds dates as {self.how.dates!r} in all of its values; correct or remove dates:"
+            )
+
+    def _say(self, name: str, what: str, pattern: str, *, fits: bool) -> None:
+        log.info("%s: column %r %s%s", self.where, name, what, self._examples(name, pattern, fits=fits))
+
+    def _examples(self, name: str, pattern: str, *, fits: bool) -> str:
+        """Up to three values with their rows, of those that fit the pattern or do not; rows alone where values are guarded."""
+        rows = self.raw.relation.select(f"row_number() OVER () AS row, {quoted(name)} AS value").filter(
+            f"value IS NOT NULL AND {'' if fits else 'NOT'} regexp_full_match(value, {literal(pattern)})"
+        )
+        found = rows.limit(3).fetchall()
+        if not found:
+            return ""
+        shown = [f"row {row}" if self.guard.changes else f"row {row} holds {value[:40]!r}" for row, value in found]
+        return f": {', '.join(shown)}"
+
+
+def _chunks(names: list[str]) -> list[list[str]]:
+    return [names[at : at + AT_ONCE] for at in range(0, len(names), AT_ONCE)]
+
+
+def _few(names: list[str]) -> str:
+    return str(names) if len(names) <= 20 else f"{names[:20]} and {len(names) - 20} more"

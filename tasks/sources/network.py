@@ -1,0 +1,83 @@
+"""What all networks have in common: tries that back off, downloads that resume, and names without their secrets."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from tasks.core.errors import DataError
+from tasks.sources.packing import keep_free
+
+TRIES = 4
+CONNECT_SECONDS = 10
+READ_SECONDS = 30
+T = TypeVar("T")
+
+
+class TransientError(Exception):
+    """The world may change its mind: worth another try."""
+
+
+def with_tries(where: str, work: Callable[[], T]) -> T:
+    """What `work` gives, tried again with growing pauses; DataError when it never came."""
+    try:
+        for attempt in Retrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential_jitter(initial=0.3, max=10, jitter=0.2),
+            retry=retry_if_exception_type(TransientError),
+            reraise=True,
+        ):
+            with attempt:
+                return work()
+    except TransientError as error:
+        raise DataError(
+            f"{where} cannot be reached: {error}, {TRIES} times in a row; try again later, or check the address"
+        ) from error
+    raise AssertionError("tenacity ends with a result or an error")
+
+
+def shown(url: str) -> str:
+    """The URL without the user, the password and the query, which may hold secrets."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}{'?...' if parts.query else ''}"
+
+
+def no_file(where: str, what: str = "it is not there") -> DataError:
+    return DataError(f"{where}: no file: {what}; correct the address in params.yaml or put the file there")
+
+
+def forbidden(where: str, what: str) -> DataError:
+    return DataError(f"{where} may not be read: {what}; check the credentials in the environment and what they permit")
+
+
+def moved(where: str) -> DataError:
+    return DataError(f"{where} changed while it was read; nothing of it was kept, start the run again")
+
+
+def append(where: str, path: Path, chunks: Iterator[bytes], offset: int, total: int | None) -> None:
+    """The file's bytes from `offset` on are the chunks; TransientError when the end is missing, and what came is kept."""
+    with path.open("r+b") as file:
+        file.truncate(offset)
+        file.seek(offset)
+        for chunk in chunks:
+            keep_free(where, path.parent, file.tell())
+            file.write(chunk)
+        size = file.tell()
+    if total is not None and size != total:
+        if size > total:
+            path.write_bytes(b"")
+        raise TransientError(f"{size:,} of {total:,} bytes came")
+
+
+def refuse_other_content(where: str, path: Path, algorithm: str, expected: str) -> None:
+    """TransientError, and nothing kept, when the file has not this hash."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found != expected:
+        path.write_bytes(b"")
+        raise TransientError(f"its bytes have the {algorithm} {found[:12]}, expected {expected[:12]}")

@@ -1,0 +1,101 @@
+"""How numbers are written: with a point or a comma before the decimals, in thousands, with zeros in front; decided from counts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Style = Literal["point", "comma"]
+
+# RE2's words. A separator of thousands is the same in all of a value; the apostrophes and spaces are those that locales use.
+_GROUPS = ("'", "\u2019", " ", "\u00a0", "\u202f")
+
+
+def _grammar(decimal: str, thousands: str) -> str:
+    plain = rf"([0-9]+([{decimal}][0-9]*)?|[{decimal}][0-9]+)([eE][-+]?[0-9]+)?"
+    grouped = "|".join(f"([{group}][0-9]{{3}})+" for group in (thousands, *_GROUPS))
+    return rf" *[-+]?({plain}|[0-9]{{1,3}}({grouped})([{decimal}][0-9]+)?) *"
+
+
+INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
+DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)? *"
+GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
+WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
+ZEROS = r" *[-+]?0[0-9]+([.,][0-9]*)? *"  # a code, not a number: "00123"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of a column's present values are written in which way."""
+
+    values: int
+    point: int
+    comma: int
+    words: int
+    zeros: int
+    long: int  # integers beyond 64 bits
+    commas: int
+    points: int
+    exponents: int
+
+    def fits(self, style: Style) -> bool:
+        return (self.point if style == "point" else self.comma) + self.words == self.values
+
+    @property
+    def best(self) -> int:
+        """Values that are numbers in the style that has more of them."""
+        return max(self.point, self.comma) + self.words
+
+    @property
+    def decides(self) -> Style | None:
+        """The only style that the column fits, which speaks for the whole file."""
+        if self.fits("point") == self.fits("comma"):
+            return None
+        return "point" if self.fits("point") else "comma"
+
+    def style(self, told: Style | None, elsewhere: set[Style]) -> Style | None:
+        """The style to read the column in; None when it fits none, or both and nothing tells which."""
+        if told is not None:
+            return told if self.fits(told) else None
+        if self.decides:
+            return self.decides
+        if not self.fits("point"):
+            return None
+        if not self.commas and not self.points:
+            return "point"
+        if len(elsewhere) == 1:
+            (only,) = elsewhere
+            return only if self.commas or only == "point" else None
+        return None if self.commas or elsewhere == {"comma"} else "point"
+
+    def whole(self, style: Style) -> bool:
+        """Whether all values are integers."""
+        return not self.exponents and not self.words and not (self.points if style == "point" else self.commas)
+
+
+def counting(column: str) -> list[str]:
+    """SQL that counts the values by how they are written, in the order of Counts' fields."""
+    digits = f"regexp_replace({column}, '[^0-9+-]', '', 'g')"
+    return [
+        f"count({column})",
+        f"count_if(regexp_full_match({column}, {_sql(GRAMMAR['point'])}))",
+        f"count_if(regexp_full_match({column}, {_sql(GRAMMAR['comma'])}))",
+        f"count_if(regexp_full_match({column}, {_sql(WORD)}))",
+        f"count_if(regexp_full_match({column}, {_sql(ZEROS)}))",
+        f"count_if(CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN TRY_CAST({digits} AS BIGINT) IS NULL END)",
+        f"count_if(contains({column}, ','))",
+        f"count_if(contains({column}, '.'))",
+        f"count_if(contains({column}, 'e') OR contains({column}, 'E'))",
+    ]
+
+
+def converted(column: str, style: Style, whole: bool) -> str:
+    """SQL of the number that the text is."""
+    thousands, decimal = (",", ".") if style == "point" else (".", ",")
+    groups = "".join((*_GROUPS, thousands))
+    plain = f"translate({column}, {_sql(groups)}, '')"
+    if decimal == ",":
+        plain = f"replace({plain}, ',', '.')"
+    return f"CAST({plain} AS {'BIGINT' if whole else 'DOUBLE'})"
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
