@@ -5,7 +5,6 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks import engine
@@ -37,7 +36,7 @@ def _repeats(db: duckdb.DuckDBPyConnection, key: Sequence[str], hashes: NDArray[
     shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(shared):
         return np.zeros(0, np.int64)
-    db.register("candidate", pa.table({"candidate_row": np.flatnonzero(np.isin(hashes, shared))}))
+    db.register("candidate", {"candidate_row": np.flatnonzero(np.isin(hashes, shared))})
     columns = ", ".join(map(engine.quoted, key))
     whole = " AND ".join(f"{engine.quoted(column)} IS NOT NULL" for column in key) if complete else "true"
     rows = db.sql(

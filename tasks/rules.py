@@ -1,7 +1,7 @@
 """Row rules: what each of them demands, and which rows of a shard break it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,36 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks import engine
-from tasks.core.contract import Violation, violation
+from tasks.core.contract import EXAMPLES, Violation, violation
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.target import as_text
 from tasks.params import Rule, Table
-from tasks.shards import read_parquet
+from tasks.shards import column_names, read_parquet
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Some rows of the table, which begin with the row of number `start`, and the file that they were read from."""
+
+    rows: pa.Table
+    start: int
+    path: Path
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        return np.arange(self.start, self.start + len(self.rows))
+
+
+@dataclass(frozen=True)
 class Demand:
-    """One rule: `breaks(shard, number of its first row)` says which rows break it; examples show the columns."""
+    """One rule: `breaks` says which rows of a shard break it; examples show the columns."""
 
     name: str  # what it is of: a column, or "" for whole rows
     words: str
     columns: tuple[str, ...]
-    breaks: Callable[[pa.Table, int], Mask]
+    breaks: Callable[[Shard], Mask]
     budget: float | None = None
 
     @property
@@ -37,16 +50,16 @@ class Demand:
         """The rule as a quarantined row names it."""
         return f"{self.name}: {self.words}" if self.name else self.words
 
-    def tell(self, shard: pa.Table, broken: Mask, start: int) -> Violation:
+    def tell(self, shard: Shard, broken: Mask) -> Violation:
         """The rule's violation by rows of a shard."""
-        numbers = np.arange(start, start + len(shard))
         if len(self.columns) == 1:
-            values = shard.column(self.columns[0])
+            found = violation(self.name, self.words, shard.rows.column(self.columns[0]), broken, shard.numbers)
         else:
-            places = np.flatnonzero(broken)[:3]
-            values = dict(zip(places, map(Row, shard.take(places).select(list(self.columns)).to_pylist()), strict=True))
-        found = violation(self.name, self.words, values, broken, numbers)
-        return Violation(found.column, found.rule, found.rows, found.examples, self.budget)
+            places = np.flatnonzero(broken)[:EXAMPLES]
+            rows = shard.rows.select(list(self.columns)).take(places).to_pylist() if self.columns else [{}] * len(places)
+            values = dict(zip(map(int, places), map(Row, rows), strict=True))
+            found = violation(self.name, self.words, values, broken, shard.numbers)
+        return replace(found, budget=self.budget)
 
 
 class Row(dict[str, Any]):
@@ -72,9 +85,9 @@ def demands(
     found = [_demand(rule, columns, sets, repeats) for rule in rules]
     bound = {rule.column for rule in rules if rule.not_null}
     if table.target not in bound:
-        found.append(Demand(table.target, "the target is missing", (table.target,), lambda shard, _: _missing(shard, table.target)))
+        found.append(Demand(table.target, "the target is missing", (table.target,), lambda shard: _missing(shard, table.target)))
     if table.time and table.time not in bound:
-        found.append(Demand(table.time, "the time is missing", (table.time,), lambda shard, _: _missing(shard, str(table.time))))
+        found.append(Demand(table.time, "the time is missing", (table.time,), lambda shard: _missing(shard, str(table.time))))
     return [*found, *(Demand(name, "finite", (name,), _infinite(name)) for name in floats)]
 
 
@@ -91,37 +104,37 @@ def _demand(rule: Rule, columns: Sequence[str], sets: Path, repeats: Mapping[tup
     return Demand(rule.column, words(rule), (rule.column,), _of_column(rule, sets), rule.budget)
 
 
-def of_rows(numbers: NDArray[np.int64]) -> Callable[[pa.Table, int], Mask]:
+def of_rows(numbers: NDArray[np.int64]) -> Callable[[Shard], Mask]:
     """Breaks in the rows of these numbers, which are in order."""
 
-    def breaks(shard: pa.Table, start: int) -> Mask:
-        broken = np.zeros(len(shard), bool)
-        first, last = np.searchsorted(numbers, [start, start + len(shard)])
-        broken[numbers[first:last] - start] = True
+    def breaks(shard: Shard) -> Mask:
+        broken = np.zeros(len(shard.rows), bool)
+        first, last = np.searchsorted(numbers, [shard.start, shard.start + len(shard.rows)])
+        broken[numbers[first:last] - shard.start] = True
         return broken
 
     return breaks
 
 
-def _missing(shard: pa.Table, column: str) -> Mask:
-    return np.asarray(shard.column(column).is_null())
+def _missing(shard: Shard, column: str) -> Mask:
+    return np.asarray(shard.rows.column(column).is_null())
 
 
-def _infinite(column: str) -> Callable[[pa.Table, int], Mask]:
-    return lambda shard, _: np.asarray(pc.fill_null(pc.is_inf(shard.column(column)), False))
+def _infinite(column: str) -> Callable[[Shard], Mask]:
+    return lambda shard: np.asarray(pc.fill_null(pc.is_inf(shard.rows.column(column)), False))
 
 
-def _of_column(rule: Rule, sets: Path) -> Callable[[pa.Table, int], Mask]:
+def _of_column(rule: Rule, sets: Path) -> Callable[[Shard], Mask]:
     """Breaks where pandera finds a value that the rule does not allow, or where none is and one must be."""
     members = read_parquet(sets / f"{rule.in_set}.parquet").column("value") if rule.in_set else None
     column = str(rule.column)
 
-    def breaks(shard: pa.Table, start: int) -> Mask:
-        values = shard.column(column).combine_chunks()
+    def breaks(shard: Shard) -> Mask:
+        values = shard.rows.column(column).combine_chunks()
         array = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
         if rule.matches is not None and (pa.types.is_integer(array.type) or pa.types.is_boolean(array.type)):
             array = array.cast(pa.string())
-        broken = _missing(shard, column) if rule.not_null else np.zeros(len(shard), bool)
+        broken = _missing(shard, column) if rule.not_null else np.zeros(len(shard.rows), bool)
         checks = _as_checks(rule, array.type, members)
         return broken | _outside(array, checks, rule) if checks else broken
 
@@ -170,43 +183,41 @@ def _as_checks(rule: Rule, type_: pa.DataType, members: pa.ChunkedArray | None) 
     return checks
 
 
-def _false(expression: str) -> Callable[[pa.Table, int], Mask]:
+def _false(expression: str) -> Callable[[Shard], Mask]:
     """Breaks where the condition is false; where it is NULL it says nothing."""
 
-    def breaks(shard: pa.Table, start: int) -> Mask:
-        broken = np.zeros(len(shard), bool)
+    def breaks(shard: Shard) -> Mask:
+        broken = np.zeros(len(shard.rows), bool)
         try:
-            broken[_places(shard, expression)] = True
+            with engine.connect() as db:
+                db.execute("SET threads = 1")  # as many shards are looked at as there are processors
+                rows = db.read_parquet(str(shard.path), file_row_number=True)
+                broken[rows.filter(_is_false(expression)).select("file_row_number").fetchnumpy()["file_row_number"]] = True
         except duckdb.Error as error:
             raise DataError(
                 f"validate.rules: the expression {expression!r} cannot be computed: {engine.first_line(error)}; "
-                "mend it in params.yaml, try_cast() what may not be a number"
+                "mend it in params.yaml, or try_cast() what may be something else"
             ) from error
         return broken
 
     return breaks
 
 
-def _places(shard: pa.Table, expression: str) -> NDArray[np.int64]:
-    """Rows of the shard, counted from 0, where the condition is false; in WHERE no aggregate is one."""
-    number = free_name("row", shard.column_names)
-    with engine.connect() as db:
-        db.execute("SET threads = 1")
-        db.register("shard", shard.append_column(number, pa.array(np.arange(len(shard)))))
-        rows = db.sql(f"SELECT {engine.quoted(number)} FROM shard WHERE NOT CAST(({expression}\n) AS BOOLEAN)").fetchnumpy()
-    found: NDArray[np.int64] = rows[number]
-    return found
+def _is_false(expression: str) -> str:
+    """The opposite in SQL, a comment at the expression's end closed. In WHERE an aggregate, which is no row's, is refused."""
+    return f"NOT CAST(({expression}\n) AS BOOLEAN)"
 
 
-def check_expressions(rules: Iterable[Rule], empty: pa.Table) -> None:
-    """ParamsError for an expression that is no condition over the columns of the table, of which `empty` holds no row."""
+def check_expressions(rules: Iterable[Rule], first: Path) -> None:
+    """ParamsError for an expression that is no condition over the columns of the table, of which `first` is a shard."""
     for expression in (rule.expression for rule in rules if rule.expression):
         try:
-            _places(empty, expression)
+            with engine.connect() as db:
+                db.read_parquet(str(first)).filter(f"false AND {_is_false(expression)}").fetchall()
         except duckdb.Error as error:
             raise ParamsError(
                 f"validate.rules: the expression {expression!r} is no condition over the table's columns "
-                f"{empty.column_names}: {engine.first_line(error)}"
+                f"{column_names(first)}: {engine.first_line(error)}"
             ) from error
 
 

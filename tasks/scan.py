@@ -17,7 +17,7 @@ from tasks.core.contract import Allowed, Violation, offenders, violation
 from tasks.core.target import as_text
 from tasks.parallel import each_shard
 from tasks.params import Table
-from tasks.rules import Demand, Mask, free_name
+from tasks.rules import Demand, Mask, Shard, free_name
 from tasks.shards import read_parquet, write_parquet
 from tasks.statistics import Sketch
 
@@ -93,21 +93,21 @@ def scan_shard(
     """What the rows of one shard are, which begins with the row of number `start`."""
     started = time.perf_counter()
     stored = read_parquet(path)
-    shard = as_plain(stored)
-    masks = [demand.breaks(shard, start) for demand in demands]
-    bad = np.any(masks, axis=0) if masks else np.zeros(len(shard), bool)
-    good = as_roles(shard.filter(pa.array(~bad)) if bad.any() else shard, table)
+    shard = Shard(as_plain(stored), start, path)
+    masks = [demand.breaks(shard) for demand in demands]
+    bad = np.any(masks, axis=0) if masks else np.zeros(len(shard.rows), bool)
+    good = as_roles(shard.rows.filter(pa.array(~bad)) if bad.any() else shard.rows, table)
     if valid and good is stored:
         shutil.copyfile(path, valid / path.name)
     elif valid and (len(good) or start == 0):
         write_parquet(good, valid / path.name)
     if quarantine and (bad.any() or start == 0):
-        write_parquet(quarantined(shard, demands, masks, bad, start), quarantine / path.name)
+        write_parquet(quarantined(shard, demands, masks, bad), quarantine / path.name)
 
-    found = Scan(rows=len(shard), valid=len(good))
-    found.broken = {one.told: one.tell(shard, mask, start) for one, mask in zip(demands, masks, strict=True) if mask.any()}
-    _hold_against_schema(found, good, np.flatnonzero(~bad) + start, allowed)
-    _count_classes(found, good, np.flatnonzero(~bad) + start, table)
+    found = Scan(rows=len(shard.rows), valid=len(good))
+    found.broken = {one.told: one.tell(shard, mask) for one, mask in zip(demands, masks, strict=True) if mask.any()}
+    _hold_against_schema(found, good, shard.numbers[~bad], allowed)
+    _count_classes(found, good, shard.numbers[~bad], table)
     floats = (*table.numbers, *((table.target,) if table.task == "regression" else ()))
     described = statistics.as_described(good, floats=floats, time=table.time)
     found.sketch = statistics.sketch(described, texts=table.texts)
@@ -143,12 +143,12 @@ def as_roles(shard: pa.Table, table: Table) -> pa.Table:
     return shard
 
 
-def quarantined(shard: pa.Table, demands: Sequence[Demand], masks: Sequence[Mask], bad: Mask, start: int) -> pa.Table:
+def quarantined(shard: Shard, demands: Sequence[Demand], masks: Sequence[Mask], bad: Mask) -> pa.Table:
     """The bad rows as they came, with their number in the table and the rules that each broke."""
     places = np.flatnonzero(bad)
     names = ["; ".join(demand.told for demand, mask in zip(demands, masks, strict=True) if mask[place]) for place in places]
-    rows = shard.filter(pa.array(bad))
-    for name, values in (("row", pa.array(places + start, pa.int64())), ("rule", pa.array(names, pa.string()))):
+    rows = shard.rows.filter(pa.array(bad))
+    for name, values in (("row", pa.array(shard.numbers[bad], pa.int64())), ("rule", pa.array(names, pa.string()))):
         rows = rows.append_column(free_name(name, rows.column_names), values)
     return rows
 

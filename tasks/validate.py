@@ -23,7 +23,7 @@ from tasks.params import Table, Validate
 from tasks.repeats import find_repeats
 from tasks.rules import Demand, check_expressions, demands, of_rows
 from tasks.scan import Scan, scan
-from tasks.shards import read_shards, table_schema
+from tasks.shards import read_shards, shard_paths, table_schema
 from tasks.statistics import Distance
 from tasks.trend import target_over_time
 
@@ -89,7 +89,7 @@ def prepare(table: Table, validate: Validate, raw: Path, sets: Path) -> tuple[li
         if not pa.types.is_string(kind := columns.field(name).type) and not pa.types.is_dictionary(kind):
             log.info("column %r is taken as text, as a category, though its values are %s", name, kind)
 
-    check_expressions(validate.rules, columns.empty_table())
+    check_expressions(validate.rules, shard_paths(raw)[0])
     repeats = find_repeats(raw, [(), *(rule.unique for rule in validate.rules if rule.unique)], columns.names)
     floats = [*table.numbers, *([table.target] if table.task == "regression" else [])]
     found = demands(
