@@ -93,22 +93,28 @@ def sketch(table: pa.Table, *, texts: Iterable[str]) -> Sketch:
         return found
     cut = set(texts)
     text = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
-    words = {name: _one(pc.utf8_slice_codeunits(table[name], 0, CUT) if name in cut else table[name]) for name in text}
+    words = {name: pc.utf8_slice_codeunits(table[name], 0, CUT) if name in cut else table[name] for name in text}
+    counts = {name: pc.value_counts(_one(values.drop_null())) for name, values in words.items()}
     started = time.perf_counter()
-    found.basic = _fed(BASIC, {name: _one(table[name]) for name in table.column_names})
+    found.basic = _fed(BASIC, {name: _as_lists(_one(table[name])) for name in table.column_names})
     if words:
-        found.distinct = _fed(WORDS, words)
+        # Each word once: of this generator only the number of distinct words is of use, which frequency does not change.
+        rows = max(map(len, counts.values()))
+        found.distinct = _fed(WORDS, {name: _padded(_as_lists(one.field(0)), rows) for name, one in counts.items()})
     found.seconds = time.perf_counter() - started
-    for name, values in words.items():
-        counts = pc.value_counts(values.drop_null())
-        found.words[name] = Counter(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
+    for name, one in counts.items():
+        found.words[name] = Counter(dict(zip(one.field(0).to_pylist(), one.field(1).to_pylist(), strict=True)))
     return found
 
 
 def _fed(generator: Any, columns: Mapping[str, pa.Array]) -> Any:
     """The generator's accumulator of one batch of rows."""
-    batch = pa.RecordBatch.from_arrays([_as_lists(column) for column in columns.values()], names=list(columns))
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return generator.compact(generator.add_input(generator.create_accumulator(), batch))
+
+
+def _padded(lists: pa.Array, rows: int) -> pa.Array:
+    return pa.concat_arrays([lists, pa.nulls(rows - len(lists), lists.type)])
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
