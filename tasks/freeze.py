@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.child import child_environment
 from tasks.core.errors import DataError
 
-RAW, SCHEMA = Path("data/raw"), Path("data/schema.pbtxt")
+RAW, SETS, SCHEMA = Path("data/raw"), Path("data/sets"), Path("data/schema.pbtxt")
 
 
 @task(cache_policy=NO_CACHE, task_run_name="freeze schema")
@@ -18,7 +18,7 @@ def freeze_schema(workspace: Path) -> bool:
     """The workspace has a frozen schema; returns whether it was inferred just now."""
     if (workspace / SCHEMA).exists():
         return False
-    command = [sys.executable, "-m", "tasks.schema", "--raw", str(RAW), "--schema", str(SCHEMA)]
+    command = [sys.executable, "-m", "tasks.schema", "--raw", str(RAW), "--sets", str(SETS), "--schema", str(SCHEMA)]
     done = subprocess.run(command, cwd=workspace, env=child_environment(), capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"no schema could be inferred: {done.stderr.strip().splitlines()[-1]}")

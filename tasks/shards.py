@@ -24,7 +24,7 @@ def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, sch
         for batch in batches:
             if batch.num_rows:
                 table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
-                waiting.append(pool.submit(pq.write_table, table, folder / f"{written:05d}.parquet"))
+                waiting.append(pool.submit(write_parquet, table, folder / f"{written:05d}.parquet"))
                 written += 1
                 rows += table.num_rows
             if len(waiting) > WRITERS:
@@ -32,8 +32,13 @@ def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, sch
         for future in waiting:
             future.result()
     if not written:
-        pq.write_table(schema.empty_table(), folder / "00000.parquet")
+        write_parquet(schema.empty_table(), folder / "00000.parquet")
     return rows
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """One Parquet file holds the table."""
+    pq.write_table(table, path)
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -58,6 +63,11 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 def count_rows(path: Path) -> int:
     """Rows of one Parquet file, from its footer."""
     return int(pq.ParquetFile(path).metadata.num_rows)
+
+
+def table_schema(folder: Path) -> pa.Schema:
+    """Columns and types of a table in shards, from the footer of its first one."""
+    return pq.read_schema(shard_paths(folder)[0]).remove_metadata()
 
 
 def column_names(path: Path) -> list[str]:

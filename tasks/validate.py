@@ -3,24 +3,33 @@
 import html
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pandera as pa_rules
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tasks import stage, statistics
-from tasks.core import contract, report
-from tasks.core.contract import Violation
+from tasks.core import contract
+from tasks.core.contract import Kind, Violation
 from tasks.core.errors import DataError
+from tasks.core.target import as_text
 from tasks.frozen import load_schema
-from tasks.params import Rule, Table, Validate
-from tasks.shards import read_shards, write_shards
+from tasks.outcome import Outcome, render, summarise, tell
+from tasks.params import Table, Validate
+from tasks.repeats import find_repeats
+from tasks.rules import Demand, check_expressions, demands, of_rows
+from tasks.scan import Scan, scan
+from tasks.shards import read_shards, shard_paths, table_schema
+from tasks.statistics import Distance
+from tasks.trend import target_over_time
 
 log = logging.getLogger("tasks.validate")
+
+SAME = "equals an earlier row"
 
 
 def validate_table(
@@ -28,188 +37,184 @@ def validate_table(
     validate: Validate,
     *,
     raw: Path,
+    sets: Path,
     schema: Path,
+    released: Path,
     valid: Path,
     quarantine: Path,
     reference: Path,
     data_report: Path,
     summary: Path,
 ) -> None:
-    """`valid` holds the rows that keep every rule, `quarantine` the others with the rule; or nothing, and a DataError."""
-    frozen = load_schema(schema)
-    rows = pa.concat_tables(read_shards(raw))
-    refuse(
-        "has the wrong kind of values",
-        contract.check_kinds(rows, time=str(table.time), target=table.target, numbers=table.numbers, categories=table.categories),
+    """`valid` holds the rows that keep every rule, `quarantine` the others with the rule; or nothing, and a DataError.
+
+    `released` holds the statistics that the last release learned on, or nothing, and tells how far this table is from them.
+    """
+    frozen, before = load_schema(schema), statistics.parse_statistics(released.read_bytes(), str(released))
+    with stage.replacing(valid) as valid_aside, stage.replacing(quarantine) as quarantine_aside:
+        demanded, same = prepare(table, validate, raw, sets)
+        limits = {feature.name: contract.allowed(feature, frozen) for feature in frozen.feature}
+        found = scan(raw, table, demanded, limits, valid=valid_aside, quarantine=quarantine_aside)
+        check_duplicates(same, validate)
+        check_budget(demanded, found, validate)
+
+        described = statistics.describe(found.sketch, table_schema(raw).names)
+        stops, warns = hold_against_schema(found, described, frozen, table)
+        refuse("breaks its contract", [*target_violations(found, table), *stops])
+        for warning in warns:
+            log.warning("%s (no role in params.yaml, so the run goes on)", warning)
+        distances = drift(described, before, frozen, table, validate) if before else []
+
+        course = target_over_time(valid_aside, table)
+        outcome = Outcome(found, demanded, len(same), described, before, distances, warns, course)
+        with (
+            stage.replacing(reference) as reference_aside,
+            stage.replacing(data_report) as report_aside,
+            stage.replacing(summary) as summary_aside,
+        ):
+            reference_aside.write_bytes(described.SerializeToString(deterministic=True))
+            report_aside.write_text(render(outcome, table), encoding="utf-8")
+            summary_aside.write_text(json.dumps(summarise(outcome, table), indent=2))
+    log.info("%s", tell(outcome, table))
+
+
+def prepare(table: Table, validate: Validate, raw: Path, sets: Path) -> tuple[list[Demand], NDArray[np.int64]]:
+    """What is demanded of the rows, and the numbers of rows that equal an earlier one; DataError for a wrong kind of values."""
+    columns = table_schema(raw)
+    kinds = column_kinds(table)
+    if absent := sorted(kinds.keys() - set(columns.names)):
+        raise DataError(f"the table lacks the columns {absent}, which params.yaml names; it has {columns.names}. Run ingest again")
+    refuse("has the wrong kind of values", contract.check_kinds(read_shards(raw, list(kinds)), kinds))
+    for name in table.categories:
+        if not pa.types.is_string(kind := columns.field(name).type) and not pa.types.is_dictionary(kind):
+            log.info("column %r is taken as text, as a category, though its values are %s", name, kind)
+
+    check_expressions(validate.rules, shard_paths(raw)[0])
+    repeats = find_repeats(raw, [(), *(rule.unique for rule in validate.rules if rule.unique)], columns.names)
+    floats = [*table.numbers, *([table.target] if table.task == "regression" else [])]
+    found = demands(
+        validate.rules,
+        table,
+        columns=columns.names,
+        floats=[name for name in floats if pa.types.is_floating(columns.field(name).type)],
+        sets=sets,
+        repeats=repeats,
     )
-    frame = rows.to_pandas()
-    broken = break_rules(frame, validate.rules, table.numbers)
-    bad = np.any([mask for _, mask in broken], axis=0)
-    check_budget(frame, broken, bad, validate)
-
-    good = rows.filter(pa.array(~bad))
-    described = statistics.describe(statistics.to_frame(good, time=str(table.time), numbers=table.numbers))
-    kept = frame[~bad]
-    refuse("breaks its contract", [*target_violations(kept, table.target), *schema_violations(kept, described, frozen)])
-
-    rate = float(kept[table.target].mean())
-    counts = {"rows": len(frame), "valid": len(kept), "quarantined": int(bad.sum()), "target_rate": rate}
-    by_rule = [contract.violation(rule.column, words(rule), frame[rule.column].to_numpy(), mask) for rule, mask in broken]
-    page = report.render(
-        title=f"Data report: {table.target}",
-        counts=counts,
-        statistics=described,
-        roles=column_roles(table),
-        violations=[found for found in by_rule if found.rows],
-        rate=target_by_week(kept, table) if table.time else [],
-        target=table.target,
-    )
-    with (
-        stage.replacing(valid) as valid_aside,
-        stage.replacing(quarantine) as quarantine_aside,
-        stage.replacing(reference) as reference_aside,
-        stage.replacing(data_report) as report_aside,
-        stage.replacing(summary) as summary_aside,
-    ):
-        write_shards((shard.filter(pa.array(~bad[start:end])) for shard, start, end in spans(raw)), valid_aside, rows.schema)
-        write_quarantine(rows, broken, bad, quarantine_aside)
-        reference_aside.write_bytes(described.SerializeToString(deterministic=True))
-        report_aside.write_text(page, encoding="utf-8")
-        summary_aside.write_text(json.dumps(counts, indent=2))
-    log.info("%s rows valid, %s in quarantine; %.1f%% positive", f"{len(kept):,}", f"{int(bad.sum()):,}", 100 * rate)
+    same = repeats[()]
+    if validate.duplicates == "quarantine":
+        found.append(Demand("", SAME, (), of_rows(same)))
+    return found, same
 
 
-def spans(folder: Path) -> Iterable[tuple[pa.Table, int, int]]:
-    """Each shard with the numbers of its first row and of the row after its last."""
-    start = 0
-    for shard in read_shards(folder):
-        yield shard, start, start + len(shard)
-        start += len(shard)
+def column_kinds(table: Table) -> dict[str, Kind]:
+    """What the values of each column with a role must be."""
+    target: Kind = "a number" if table.task == "regression" else "a number or text"
+    time: dict[str, Kind] = {table.time: "a timestamp"} if table.time else {}
+    return {
+        **time,
+        table.target: target,
+        **dict.fromkeys(table.numbers, "a number"),
+        **dict.fromkeys(table.categories, "text or whole numbers"),
+        **dict.fromkeys(table.dates, "a timestamp"),
+        **dict.fromkeys(table.texts, "text"),
+    }
 
 
-def refuse(what: str, violations: list[Violation]) -> None:
+def refuse(what: str, violations: Sequence[Violation]) -> None:
     """DataError with every violation, when there is one."""
     if violations:
         listing = "\n  ".join(map(str, violations))
         raise DataError(
             f"the table {what}; nothing after this was run and the last release stands\n  {listing}\n"
-            "  Correct the source; if the data is right, change the query, the rules in params.yaml, or data/schema.pbtxt"
+            "  Correct the source; if the data is right, change the query or the rules in params.yaml, or see what the schema "
+            "says: python -m flows.schema"
         )
 
 
-def break_rules(frame: pd.DataFrame, rules: Iterable[Rule], numbers: Iterable[str]) -> list[tuple[Rule, np.ndarray[Any, Any]]]:
-    """For each rule, and for infinite numbers, the rows that break it."""
-    demands = [*rules, *(Rule(column=column, min=-1.7e308, max=1.7e308) for column in numbers)]
-    if absent := [rule.column for rule in demands if rule.column not in frame]:
-        raise DataError(f"validate.rules name columns {absent} that the table lacks; it has {list(frame.columns)}")
-    return [(rule, rows_breaking(frame[rule.column], rule)) for rule in demands]
+def check_duplicates(same: NDArray[np.int64], validate: Validate) -> None:
+    """DataError when there are rows that equal an earlier one and validate.duplicates is stop."""
+    if validate.duplicates == "stop" and len(same):
+        examples = tuple(f"row {row}" for row in same[:3])
+        refuse("has duplicates (validate.duplicates is stop)", [Violation("", SAME, len(same), examples)])
 
 
-def rows_breaking(values: pd.Series, rule: Rule) -> np.ndarray[Any, Any]:
-    """True where pandera finds the value to break the rule."""
-    column = pa_rules.SeriesSchema(None, checks=as_checks(rule), nullable=not rule.not_null)
-    broken = np.zeros(len(values), bool)
-    try:
-        column.validate(values.reset_index(drop=True), lazy=True)
-    except pa_rules.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        if cases["index"].isna().any():
-            raise DataError(
-                f"column {rule.column!r}: rule {words(rule)!r} cannot be applied to {values.dtype}: {cases['failure_case'].iloc[0]}"
-            ) from errors
-        broken[cases["index"].astype(int).unique()] = True
-    return broken
-
-
-def as_checks(rule: Rule) -> list[pa_rules.Check]:
-    checks = []
-    if rule.min is not None:
-        checks.append(pa_rules.Check.ge(rule.min))
-    if rule.max is not None:
-        checks.append(pa_rules.Check.le(rule.max))
-    if rule.one_of is not None:
-        checks.append(pa_rules.Check.isin(list(rule.one_of)))
-    if rule.matches is not None:
-        checks.append(pa_rules.Check.str_matches(f"^(?:{rule.matches})$"))
-    return checks
-
-
-def words(rule: Rule) -> str:
-    """The rule as a person reads it."""
-    if rule.max == 1.7e308:
-        return "finite"
-    parts = [
-        f"at least {rule.min:g}" if rule.min is not None else "",
-        f"at most {rule.max:g}" if rule.max is not None else "",
-        f"one of {list(rule.one_of)}" if rule.one_of is not None else "",
-        f"matches {rule.matches}" if rule.matches is not None else "",
-        "not missing" if rule.not_null else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def check_budget(
-    frame: pd.DataFrame, broken: list[tuple[Rule, np.ndarray[Any, Any]]], bad: np.ndarray[Any, Any], validate: Validate
-) -> None:
-    """DataError when more rows break rules than the budget allows, or too few are left."""
-    budget = validate.max_quarantined * len(frame)
-    if bad.sum() > budget:
-        found = [contract.violation(rule.column, words(rule), frame[rule.column].to_numpy(), mask) for rule, mask in broken]
+def check_budget(demanded: Sequence[Demand], found: Scan, validate: Validate) -> None:
+    """DataError when more rows break rules, or one rule, than the budgets allow, or too few are left."""
+    worst = sorted(found.broken.values(), key=lambda one: -(one.rows or 0))
+    bad = found.rows - found.valid
+    if bad > validate.max_quarantined * found.rows:
         refuse(
-            f"has {int(bad.sum()):,} of {len(frame):,} rows that break a rule, over the budget of "
+            f"has {bad:,} of {found.rows:,} rows that break a rule, over the budget of "
             f"{validate.max_quarantined:.1%} (validate.max_quarantined)",
-            sorted((one for one in found if one.rows), key=lambda one: -one.rows),
+            worst,
         )
-    if len(frame) - bad.sum() < validate.min_rows:
-        left = len(frame) - int(bad.sum())
-        raise DataError(f"the table has {left:,} valid rows; expected at least {validate.min_rows:,} (validate.min_rows)")
+    over = [one for one in worst if one.budget is not None and (one.rows or 0) > one.budget * found.rows]
+    refuse("has more rows that break a rule than the rule's own budget", [_with_budget(one, found.rows) for one in over])
+    if found.valid < validate.min_rows:
+        raise DataError(
+            f"the table has {found.valid:,} valid rows; expected at least {validate.min_rows:,} (validate.min_rows)"
+        )  # fmt: skip
 
 
-def schema_violations(frame: pd.DataFrame, described: Any, frozen: Any) -> Iterable[Violation]:
-    """TFDV's anomalies, with the rows behind each."""
+def _with_budget(one: Violation, rows: int) -> Violation:
+    return replace(one, rule=f"{one.rule}: {(one.rows or 0) / rows:.2%} of the rows, budget {one.budget:.2%}")
+
+
+def target_violations(found: Scan, table: Table) -> Iterable[Violation]:
+    """A violation unless the target holds every class, and nothing else; or, of a regression, more than one value."""
+    names = [as_text(label) for label in table.classes]
+    if found.no_class:
+        expected = f"neither {names[0]} nor {names[1]}" if table.task == "binary" else f"none of {', '.join(names)}"
+        yield replace(found.no_class, rule=f"the target is {expected}")
+    elif table.task == "regression" and len(found.classes) < 2:
+        (only,) = found.classes
+        yield Violation(table.target, f"the target is always {only}; expected different numbers", found.valid, ())
+    elif table.task == "binary" and len(found.classes) < 2:
+        (only,) = found.classes
+        both = f"expected both {names[0]} and {names[1]}"
+        yield Violation(table.target, f"the target has one class, {only}; {both}", found.valid, ())
+    elif absent := [name for name in names if name not in found.classes]:
+        yield Violation(table.target, f"the target never is {', '.join(absent)}; expected every one of table.classes", None, ())
+
+
+def hold_against_schema(found: Scan, described: Any, frozen: Any, table: Table) -> tuple[list[Violation], list[Violation]]:
+    """What TFDV finds that the schema forbids: of columns that params.yaml gives a role, and of others."""
+    used = {table.target, *table.features, *table.slices}
+    stops: list[Violation] = []
+    warns: list[Violation] = []
     for column, anomaly in statistics.find_anomalies(described, frozen).items():
-        rule = html.unescape(anomaly.short_description + ": " + anomaly.description)
-        if column in frame:
-            yield contract.violation(column, rule, frame[column].to_numpy(), contract.offenders(frame, column, frozen))
-        else:
-            yield Violation(column, rule, len(frame), ())
+        if column == table.time:
+            continue
+        rule = html.unescape(f"{anomaly.short_description}: {anomaly.description}")
+        one = _behind(found, column, rule)
+        (stops if column in used else warns).append(one)
+    return stops, warns
 
 
-def target_violations(frame: pd.DataFrame, target: str) -> Iterable[Violation]:
-    """A violation unless the target holds 0 and 1, both, and nothing else."""
-    values = frame[target]
-    strange = ~values.isin([0, 1]).to_numpy()
-    if strange.any():
-        yield contract.violation(target, "the target is neither 0 nor 1", values.to_numpy(), strange)
-    elif values.nunique() < 2:
-        everywhere = np.ones(len(values), bool)
-        yield contract.violation(target, "the target has one class; expected both 0 and 1", values.to_numpy(), everywhere)
+def _behind(found: Scan, column: str, rule: str) -> Violation:
+    """The anomaly with the rows that it is about; all of them where it is not about single ones."""
+    offence = found.offences.get(column)
+    return replace(offence, rule=rule) if offence else Violation(column, rule, found.valid, ())
 
 
-def write_quarantine(
-    rows: pa.Table, broken: list[tuple[Rule, np.ndarray[Any, Any]]], bad: np.ndarray[Any, Any], folder: Path
-) -> None:
-    """The bad rows with a column `rule` that names every rule they broke; an empty shard when there are none."""
-    places = np.flatnonzero(bad)
-    names = ["; ".join(f"{rule.column}: {words(rule)}" for rule, mask in broken if mask[place]) for place in places]
-    rejected = rows.filter(pa.array(bad)).append_column("rule", pa.array(names, pa.string()))
-    write_shards([rejected], folder, rejected.schema)
-
-
-def column_roles(table: Table) -> dict[str, str]:
-    """What each column is for, in one word."""
-    return {
-        **dict.fromkeys(table.slices, "slice"),
-        **dict.fromkeys(table.numbers, "number"),
-        **dict.fromkeys(table.categories, "category"),
-        table.target: "target",
-    }
-
-
-def target_by_week(frame: pd.DataFrame, table: Table) -> list[tuple[str, float, int]]:
-    """For each week its first day, the share of positive rows, and how many rows it has."""
-    weeks = frame.groupby(frame[table.time].dt.to_period("W").dt.start_time)[table.target].agg(["mean", "size"])
-    return [(f"{week:%Y-%m-%d}", float(row["mean"]), int(row["size"])) for week, row in weeks.iterrows()]
+def drift(described: Any, before: Any, frozen: Any, table: Table, validate: Validate) -> list[Distance]:
+    """How far each column is from what the last release learned on; DataError beyond a threshold, where that stops."""
+    kinds = {feature.path.step[0]: feature.WhichOneof("stats") for feature in described.datasets[0].features}
+    used = [column for column in (table.target, *table.features, *table.slices) if column not in table.texts]
+    distances = statistics.find_drift(
+        described,
+        before,
+        frozen,
+        categories={name: validate.drift.categories for name in used if kinds.get(name) == "string_stats"},
+        numbers={name: validate.drift.numbers for name in used if kinds.get(name) == "num_stats"},
+    )
+    said = "{0.measure} distance {0.value:.3f} from the last release's data, over {0.threshold:g}"
+    far = [Violation(one.column, said.format(one), None, ()) for one in distances if one.beyond]
+    if validate.drift.beyond == "stop":
+        refuse("has drifted from what the last release learned on (validate.drift.beyond is stop)", far)
+    for one in far:
+        log.warning("%s", one)
+    return distances
 
 
 if __name__ == "__main__":
