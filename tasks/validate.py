@@ -4,6 +4,7 @@ import html
 import json
 import logging
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pandera as pa_rules
 import pyarrow as pa
 
 from tasks import stage, statistics
-from tasks.core import contract, report
+from tasks.core import columns, contract, report
 from tasks.core.contract import Violation
 from tasks.core.errors import DataError
+from tasks.core.timeline import Period
 from tasks.frozen import load_schema
 from tasks.params import Rule, Table, Validate
 from tasks.shards import read_shards, write_shards
@@ -56,13 +58,18 @@ def validate_table(
     counts = {"rows": len(frame), "valid": len(kept), "quarantined": int(bad.sum()), "target_rate": rate}
     by_rule = [contract.violation(rule.column, words(rule), frame[rule.column].to_numpy(), mask) for rule, mask in broken]
     page = report.render(
-        title=f"Data report: {table.target}",
-        counts=counts,
-        statistics=described,
-        roles=column_roles(table),
-        violations=[found for found in by_rule if found.rows],
-        rate=target_by_week(kept, table),
-        target=table.target,
+        report.Report(
+            title=f"Data report: {table.target}",
+            target=table.target,
+            task=table.task,
+            counts=report.Counts(len(frame), len(kept), int(bad.sum()), validate.max_quarantined),
+            columns=columns.columns_from_statistics(
+                described, None, roles=column_roles(table), drift={}, privacy={}, notes={}, days=rows_by_day(kept, table)
+            ),
+            classes=tuple(report.ClassRows(str(label), int((kept[table.target] == label).sum())) for label in table.classes),
+            periods=target_by_week(kept, table),
+            rules=tuple(report.Rule(found.column, found.rule, found.rows, None, found.examples) for found in by_rule),
+        )
     )
     with (
         stage.replacing(valid) as valid_aside,
@@ -203,13 +210,21 @@ def column_roles(table: Table) -> dict[str, str]:
         **dict.fromkeys(table.numbers, "number"),
         **dict.fromkeys(table.categories, "category"),
         table.target: "target",
+        **({table.time: "time"} if table.time else {}),
     }
 
 
-def target_by_week(frame: pd.DataFrame, table: Table) -> list[tuple[str, float, int]]:
+def target_by_week(frame: pd.DataFrame, table: Table) -> tuple[Period, ...]:
     """For each week its first day, the share of positive rows, and how many rows it has."""
+    if table.time is None:
+        return ()
     weeks = frame.groupby(frame[table.time].dt.to_period("W").dt.start_time)[table.target].agg(["mean", "size"])
-    return [(f"{week:%Y-%m-%d}", float(row["mean"]), int(row["size"])) for week, row in weeks.iterrows()]
+    return tuple(Period(week.date(), int(row["size"]), (float(row["mean"]),)) for week, row in weeks.iterrows())
+
+
+def rows_by_day(frame: pd.DataFrame, table: Table) -> dict[str, dict[date, int]]:
+    """How many rows each day of the time has."""
+    return {table.time: dict(frame[table.time].dt.date.value_counts())} if table.time else {}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,328 @@
+"""What the data report says of each column: facts, a picture and what stands out, from TFDV's statistics."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
+
+from markupsafe import Markup
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics as Feature
+
+from tasks.core import svg
+from tasks.core.svg import Bin, Word, percent, short
+
+MOSTLY = 0.5  # missing beyond this share stands out
+MORE = 0.1  # and so does as much more than in the last release
+FEATURES = {"number", "category", "date", "text"}  # roles of what a model learns from
+WORDS, LETTERS = 8, 120  # shown of a column, and of a word
+
+Kind = Literal["number", "text", "date", "not in the table"]
+# What a finding is about, the gravest first, and how the page's list begins a line of them.
+About = Literal["schema", "drift", "empty", "missing", "infinite", "constant", "identifier"]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a column is from the last release's data; the distance is None where it cannot be told."""
+
+    distance: float | None
+    threshold: float
+    measure: str
+
+    @property
+    def verdict(self) -> Literal["drifted", "steady", "unknown"]:
+        if self.distance is None or math.isnan(self.distance):
+            return "unknown"
+        return "drifted" if self.distance > self.threshold else "steady"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something of a column to look at; `brief` stands behind its name in the list at the top."""
+
+    about: About
+    words: str
+    brief: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the page shows of a column; `missing` is None when it is not in the table."""
+
+    name: str
+    role: str
+    kind: Kind
+    missing: float | None
+    facts: tuple[tuple[str, str], ...]
+    chart: Markup
+    drift: Drift | None
+    privacy: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the statistics alone say of a column: facts, picture, what changed most, what stands out, and if it is constant."""
+
+    kind: Kind
+    facts: tuple[tuple[str, str], ...]
+    chart: Markup
+    change: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+Days = Mapping[date, int]
+
+
+def columns_from_statistics(
+    current: statistics_pb2.DatasetFeatureStatisticsList,
+    released: statistics_pb2.DatasetFeatureStatisticsList | None,
+    *,
+    roles: Mapping[str, str],
+    drift: Mapping[str, Drift],
+    privacy: Mapping[str, str],
+    notes: Mapping[str, Sequence[str]],
+    days: Mapping[str, Days] | None = None,
+) -> tuple[Column, ...]:
+    """A Column for each name of `roles` in its order, then for those that have no role, then for those that privacy dropped.
+
+    `privacy` says what became of `column` or `source.column`, `notes` what the schema has against it, `days` the rows of each
+    day of a column of dates. Statistics of a column whose role is date or time are read as seconds since 1970.
+    """
+    days = days or {}
+    described = _features(current)
+    before = _features(released) if released else {}
+    examples = int(current.datasets[0].num_examples) if current.datasets else 0
+    done = {_own_name(name, {*described, *days}): what for name, what in privacy.items()}
+    names = list(dict.fromkeys([*roles, *described, *days, *done]))
+    return tuple(
+        _column(
+            name,
+            roles.get(name, "unused"),
+            (described.get(name), before.get(name)),
+            drift.get(name),
+            done.get(name, ""),
+            notes.get(name, ()),
+            days.get(name),
+            examples,
+        )
+        for name in names
+    )
+
+
+def _features(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, Feature]:
+    return {feature.path.step[0]: feature for data in statistics.datasets[:1] for feature in data.features}
+
+
+def _own_name(named: str, known: set[str]) -> str:
+    """The table's name of a column that privacy may name together with its source."""
+    own = named.rpartition(".")[2]
+    return own if named not in known and own in known else named
+
+
+def _column(
+    name: str,
+    role: str,
+    features: tuple[Feature | None, Feature | None],
+    drift: Drift | None,
+    privacy: str,
+    notes: Sequence[str],
+    days: Days | None,
+    examples: int,
+) -> Column:
+    now, was = features
+    missing = _missing(now) if now is not None else 1 - sum(days.values()) / examples if days and examples else None
+    if now is not None and (was is None or now.WhichOneof("stats") != was.WhichOneof("stats") or _missing(was) == 1):
+        was = None  # nothing to lay beside it
+    look = _look(role, now, was, days, missing)
+    findings = [Finding("schema", note) for note in notes]
+    if role != "unused":
+        findings += _drifted(drift, look.change)
+        findings += _absent(missing, _missing(features[1]) if features[1] is not None else None)
+        findings += [found for found in look.findings if role in FEATURES]
+    return Column(name, role, look.kind, missing, look.facts, look.chart, drift, privacy, tuple(findings))
+
+
+def _look(role: str, now: Feature | None, was: Feature | None, days: Days | None, missing: float | None) -> _Look:
+    if days:
+        return _dates(days)
+    if now is None:
+        return _Look("not in the table" if missing is None else "date", (), Markup(""))
+    match now.WhichOneof("stats"):
+        case "num_stats":
+            return _number(now, was, "date" if role in ("date", "time") else "number")
+        case "string_stats" | "bytes_stats" | None:
+            return _text(now, was, role)
+        case kind:
+            raise AssertionError(f"TFDV described column {now.path.step[0]!r} by {kind!r}")
+
+
+def _drifted(drift: Drift | None, change: str) -> Iterator[Finding]:
+    if drift and drift.verdict == "drifted":
+        far = f"{drift.measure} {drift.distance:.3g}, at most {drift.threshold:g} expected"
+        yield Finding("drift", f"differs from the last release: {far}{'; ' + change if change else ''}", f"{drift.distance:.2g}")
+
+
+def _absent(missing: float | None, was: float | None) -> Iterator[Finding]:
+    if missing is None:
+        return
+    grown = was is not None and missing - was > MORE
+    told = f"{percent(missing)} missing" + (f", {percent(was)} in the last release" if grown and was is not None else "")
+    if missing == 1:
+        yield Finding("empty", "every value is missing" + (" and was not in the last release" if grown else ""))
+    elif missing > MOSTLY or grown:
+        yield Finding("missing", told, percent(missing))
+
+
+def _number(now: Feature, was: Feature | None, kind: Kind) -> _Look:
+    stats, told = now.num_stats, _day if kind == "date" else short
+    present = stats.common_stats.num_non_missing
+    if not present:
+        return _Look(kind, (), Markup(""))
+    quantiles = _quantiles(stats)
+    middle = (quantiles[0], stats.median, quantiles[1]) if quantiles else None
+    spread = (("mean", told(stats.mean)), ("sd", short(stats.std_dev)), ("zeros", percent(stats.num_zeros / present)))
+    facts = [
+        ("min", told(stats.min)),
+        *([("10%", told(quantiles[0]))] if quantiles else []),
+        ("median", told(stats.median)),
+        *([("90%", told(quantiles[1]))] if quantiles else []),
+        ("max", told(stats.max)),
+        *(spread if kind == "number" else ()),
+        *_distinct(now),
+    ]
+    findings = []
+    if odd := _no_numbers(stats):
+        facts.append(("infinite", f"{odd:,}"))
+        findings.append(Finding("infinite", f"{odd:,} values are infinite or not a number", f"{odd:,}"))
+    if stats.min == stats.max:
+        findings.append(Finding("constant", f"every value is {told(stats.min)}", told(stats.min)))
+    change = f"mean {told(stats.mean)}, was {told(was.num_stats.mean)}" if was is not None else ""
+    return _Look(
+        kind, tuple(facts), _picture(stats, was.num_stats if was is not None else None, middle, told), change, tuple(findings)
+    )
+
+
+def _picture(
+    stats: statistics_pb2.NumericStatistics,
+    was: statistics_pb2.NumericStatistics | None,
+    middle: tuple[float, float, float] | None,
+    told: Callable[[float], str],
+) -> Markup:
+    """A histogram; of a flag, that is 0 or 1, two bars."""
+    bins, before = _bins(stats), _bins(was) if was is not None else []
+    if not bins:
+        return Markup("")
+    if _is_flag(bins) and (not before or _is_flag(before)):
+        flags = [
+            Word(text, round(bins[place].rows), bins[place].share, before[place].share if before else None)
+            for text, place in (("0", 0), ("1", -1))
+        ]
+        return svg.word_bars(flags, None)
+    return svg.histogram(bins, before, middle, told)
+
+
+def _bins(stats: statistics_pb2.NumericStatistics) -> list[Bin]:
+    """The standard histogram's finite buckets, each with its share of the present values."""
+    buckets = next((h.buckets for h in stats.histograms if h.type == statistics_pb2.Histogram.STANDARD), ())
+    present = stats.common_stats.num_non_missing or 1
+    return [
+        Bin(bucket.low_value, bucket.high_value, bucket.sample_count, min(bucket.sample_count / present, 1.0))
+        for bucket in buckets
+        if math.isfinite(bucket.low_value) and math.isfinite(bucket.high_value) and math.isfinite(bucket.sample_count)
+    ]
+
+
+def _is_flag(bins: Sequence[Bin]) -> bool:
+    # The sketch behind TFDV's buckets moves less than a thousandth of the rows into the empty ones.
+    return len(bins) > 2 and bins[0].low == 0 and bins[-1].high == 1 and all(one.share < 0.001 for one in bins[1:-1])
+
+
+def _quantiles(stats: statistics_pb2.NumericStatistics) -> tuple[float, float] | None:
+    """The values below which a tenth and nine tenths lie, when TFDV cut the values into ten."""
+    buckets: Sequence[Any] = next((h.buckets for h in stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES), ())
+    return (buckets[0].high_value, buckets[-1].low_value) if len(buckets) == 10 else None
+
+
+def _no_numbers(stats: statistics_pb2.NumericStatistics) -> int:
+    """How many values are infinite or NaN, as far as the statistics tell: at least one when an end or the mean is none."""
+    standard = [histogram for histogram in stats.histograms if histogram.type == statistics_pb2.Histogram.STANDARD]
+    buckets = [bucket for histogram in standard for bucket in histogram.buckets]
+    endless = sum(round(b.sample_count) for b in buckets if math.isinf(b.low_value) or math.isinf(b.high_value))
+    known = endless + sum(int(histogram.num_nan) for histogram in standard)
+    return known or int(not all(map(math.isfinite, (stats.min, stats.max, stats.mean))))
+
+
+def _text(now: Feature, was: Feature | None, role: str) -> _Look:
+    stats = now.string_stats
+    present = stats.common_stats.num_non_missing
+    if not present:
+        return _Look("text", (), Markup(""))
+    distinct = int(stats.unique)
+    top = [(_shown(word.value), int(word.frequency), word.value) for word in stats.top_values]
+    before = _shares(was.string_stats) if was is not None else None
+    words = [
+        Word(text, rows, rows / present, before.get(raw, 0.0) if before is not None else None) for text, rows, raw in top[:WORDS]
+    ]
+    left = present - sum(word.rows for word in words)
+    others = Word(f"{distinct - len(words):,} others", left, left / present) if distinct > len(words) and left > 0 else None
+    facts = [("distinct", f"{distinct:,}"), ("mean length", short(round(stats.avg_length, 1)))]
+    if words:
+        facts.append(("most frequent", percent(words[0].share)))
+    findings = []
+    if distinct == 1 and words:
+        findings.append(Finding("constant", f"every value is {words[0].text}", words[0].text[:20]))
+    if distinct == present > 20 and role == "category":
+        findings.append(Finding("identifier", "no value stands in two rows: nothing can be learned of it"))
+    change = _moved(_shares(stats), before) if before is not None else ""
+    return _Look("text", tuple(facts), svg.word_bars(words, others), change, tuple(findings))
+
+
+def _shares(stats: statistics_pb2.StringStatistics) -> dict[str, float]:
+    """The share of each word that the statistics name."""
+    present = stats.common_stats.num_non_missing or 1
+    named = {bucket.label: bucket.sample_count / present for bucket in stats.rank_histogram.buckets}
+    return named or {word.value: word.frequency / present for word in stats.top_values}
+
+
+def _moved(now: Mapping[str, float], was: Mapping[str, float]) -> str:
+    """The word whose share changed most."""
+    word = max({**now, **was}, key=lambda word: abs(now.get(word, 0) - was.get(word, 0)), default=None)
+    return "" if word is None else f"most of all {_shown(word)}: {percent(now.get(word, 0))}, was {percent(was.get(word, 0))}"
+
+
+def _shown(word: str) -> str:
+    """The word so that it can be seen, and not too much of it."""
+    if not word.strip() or word != word.strip():
+        word = f"“{word}”"
+    return word if len(word) <= LETTERS else f"{word[:LETTERS]}… ({len(word):,} characters)"
+
+
+def _dates(days: Days) -> _Look:
+    facts = (("first", str(min(days))), ("last", str(max(days))), ("days with rows", f"{sum(map(bool, days.values())):,}"))
+    constant = (Finding("constant", f"every value is {min(days)}", str(min(days))),) if len(days) == 1 else ()
+    return _Look("date", facts, svg.calendar(days), findings=constant)
+
+
+def _day(seconds: float) -> str:
+    """The day of a moment that is given in seconds since 1970."""
+    try:
+        return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds):%Y-%m-%d}"
+    except (OverflowError, ValueError):  # no such year, or not a number
+        return short(seconds)
+
+
+def _distinct(feature: Feature) -> list[tuple[str, str]]:
+    """The number of distinct values where the statistics carry it, as TFDV does not for numbers, under custom_stats."""
+    return [("distinct", f"{stat.num:,.0f}") for stat in feature.custom_stats if stat.name == "distinct"]
+
+
+def _missing(feature: Feature) -> float:
+    kind = feature.WhichOneof("stats")
+    if kind is None:
+        return 1.0
+    common = getattr(feature, kind).common_stats
+    total = common.num_missing + common.num_non_missing
+    return common.num_missing / total if total else 1.0
