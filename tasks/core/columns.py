@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from markupsafe import Markup
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics as Feature
 
 from tasks.core import svg
-from tasks.core.svg import Bin, Word, percent, short
+from tasks.core.bins import choose_bins, tenth_bins
+from tasks.core.svg import Word, percent, short
 
 MOSTLY = 0.5  # missing beyond this share stands out
 MORE = 0.1  # and so does as much more than in the last release
@@ -40,11 +41,12 @@ class Drift:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something of a column to look at; `brief` stands behind its name in the list at the top."""
+    """Something of a column to look at; `brief` stands behind its name in the list at the top, the weightiest first."""
 
     about: About
     words: str
     brief: str = ""
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _column(
     examples: int,
 ) -> Column:
     now, was = features
-    missing = _missing(now) if now is not None else 1 - sum(days.values()) / examples if days and examples else None
+    missing = _missing(now) if now is not None else max(1 - sum(days.values()) / examples, 0.0) if days and examples else None
     if now is not None and (was is None or now.WhichOneof("stats") != was.WhichOneof("stats") or _missing(was) == 1):
         was = None  # nothing to lay beside it
     look = _look(role, now, was, days, missing)
@@ -161,19 +163,25 @@ def _look(role: str, now: Feature | None, was: Feature | None, days: Days | None
 
 def _drifted(drift: Drift | None, change: str) -> Iterator[Finding]:
     if drift and drift.verdict == "drifted":
-        far = f"{drift.measure} {drift.distance:.3g}, at most {drift.threshold:g} expected"
-        yield Finding("drift", f"differs from the last release: {far}{'; ' + change if change else ''}", f"{drift.distance:.2g}")
+        yield Finding(
+            "drift",
+            "drifted from the last release" + (f": {change}" if change else ""),
+            f"{drift.distance:.2g}",
+            drift.distance or 0,
+        )
 
 
 def _absent(missing: float | None, was: float | None) -> Iterator[Finding]:
     if missing is None:
         return
     grown = was is not None and missing - was > MORE
-    told = f"{percent(missing)} missing" + (f", {percent(was)} in the last release" if grown and was is not None else "")
+    told = f"missing in {percent(missing)} of the rows" + (
+        f", {percent(was)} in the last release" if grown and was is not None else ""
+    )
     if missing == 1:
         yield Finding("empty", "every value is missing" + (" and was not in the last release" if grown else ""))
     elif missing > MOSTLY or grown:
-        yield Finding("missing", told, percent(missing))
+        yield Finding("missing", told, percent(missing), missing)
 
 
 def _number(now: Feature, was: Feature | None, kind: Kind) -> _Look:
@@ -181,14 +189,14 @@ def _number(now: Feature, was: Feature | None, kind: Kind) -> _Look:
     present = stats.common_stats.num_non_missing
     if not present:
         return _Look(kind, (), Markup(""))
-    quantiles = _quantiles(stats)
-    middle = (quantiles[0], stats.median, quantiles[1]) if quantiles else None
+    tenths = tenth_bins(stats)
+    middle = (tenths[0].high, stats.median, tenths[-1].low) if tenths else None
     spread = (("mean", told(stats.mean)), ("sd", short(stats.std_dev)), ("zeros", percent(stats.num_zeros / present)))
     facts = [
         ("min", told(stats.min)),
-        *([("10%", told(quantiles[0]))] if quantiles else []),
+        *([("10%", told(middle[0]))] if middle else []),
         ("median", told(stats.median)),
-        *([("90%", told(quantiles[1]))] if quantiles else []),
+        *([("90%", told(middle[2]))] if middle else []),
         ("max", told(stats.max)),
         *(spread if kind == "number" else ()),
         *_distinct(now),
@@ -211,39 +219,17 @@ def _picture(
     middle: tuple[float, float, float] | None,
     told: Callable[[float], str],
 ) -> Markup:
-    """A histogram; of a flag, that is 0 or 1, two bars."""
-    bins, before = _bins(stats), _bins(was) if was is not None else []
-    if not bins:
+    """A histogram; of two whole numbers, such as a flag, two bars."""
+    picture = choose_bins(stats, was)
+    if picture is None:
         return Markup("")
-    if _is_flag(bins) and (not before or _is_flag(before)):
-        flags = [
-            Word(text, round(bins[place].rows), bins[place].share, before[place].share if before else None)
-            for text, place in (("0", 0), ("1", -1))
+    if len(picture.bins) == 2 and picture.bins[0].name:
+        words = [
+            Word(one.name, round(one.rows), one.share, picture.was[place].share if picture.was else None)
+            for place, one in enumerate(picture.bins)
         ]
-        return svg.word_bars(flags, None)
-    return svg.histogram(bins, before, middle, told)
-
-
-def _bins(stats: statistics_pb2.NumericStatistics) -> list[Bin]:
-    """The standard histogram's finite buckets, each with its share of the present values."""
-    buckets = next((h.buckets for h in stats.histograms if h.type == statistics_pb2.Histogram.STANDARD), ())
-    present = stats.common_stats.num_non_missing or 1
-    return [
-        Bin(bucket.low_value, bucket.high_value, bucket.sample_count, min(bucket.sample_count / present, 1.0))
-        for bucket in buckets
-        if math.isfinite(bucket.low_value) and math.isfinite(bucket.high_value) and math.isfinite(bucket.sample_count)
-    ]
-
-
-def _is_flag(bins: Sequence[Bin]) -> bool:
-    # The sketch behind TFDV's buckets moves less than a thousandth of the rows into the empty ones.
-    return len(bins) > 2 and bins[0].low == 0 and bins[-1].high == 1 and all(one.share < 0.001 for one in bins[1:-1])
-
-
-def _quantiles(stats: statistics_pb2.NumericStatistics) -> tuple[float, float] | None:
-    """The values below which a tenth and nine tenths lie, when TFDV cut the values into ten."""
-    buckets: Sequence[Any] = next((h.buckets for h in stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES), ())
-    return (buckets[0].high_value, buckets[-1].low_value) if len(buckets) == 10 else None
+        return svg.word_bars(words, None)
+    return svg.histogram(picture, middle, told)
 
 
 def _no_numbers(stats: statistics_pb2.NumericStatistics) -> int:
@@ -270,7 +256,7 @@ def _text(now: Feature, was: Feature | None, role: str) -> _Look:
     others = Word(f"{distinct - len(words):,} others", left, left / present) if distinct > len(words) and left > 0 else None
     facts = [("distinct", f"{distinct:,}"), ("mean length", short(round(stats.avg_length, 1)))]
     if words:
-        facts.append(("most frequent", percent(words[0].share)))
+        facts.append(("top word", percent(words[0].share)))
     findings = []
     if distinct == 1 and words:
         findings.append(Finding("constant", f"every value is {words[0].text}", words[0].text[:20]))
@@ -301,7 +287,7 @@ def _shown(word: str) -> str:
 
 
 def _dates(days: Days) -> _Look:
-    facts = (("first", str(min(days))), ("last", str(max(days))), ("days with rows", f"{sum(map(bool, days.values())):,}"))
+    facts = (("first", str(min(days))), ("last", str(max(days))), ("days", f"{sum(map(bool, days.values())):,}"))
     constant = (Finding("constant", f"every value is {min(days)}", str(min(days))),) if len(days) == 1 else ()
     return _Look("date", facts, svg.calendar(days), findings=constant)
 

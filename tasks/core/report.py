@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.core import svg, timeline
-from tasks.core.columns import About, Column
+from tasks.core.columns import About, Column, Finding
 from tasks.core.svg import Word, percent, short
 from tasks.core.timeline import Period
 
@@ -26,6 +26,7 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.filters.update(percent=percent, short=short)
 
 NEAR = 0.5  # of a budget: from here on it stands out
+CLASSES = 12  # of the target that are shown apart
 NAMED = 10  # columns that a line of the list at the top names
 # How a line of the list at the top begins, the gravest first.
 HEADINGS: dict[About, tuple[str, str]] = {
@@ -150,18 +151,23 @@ def look_at(report: Report) -> Iterator[Line]:
             yield Line(f"{rule.rows:,} rows ({share}) break “{rule.column}: {rule.words}”; its budget is {percent(rule.budget)}")
     anchors = _anchors(report.columns)
     for about, (one, several) in HEADINGS.items():
-        found = {
-            anchor: (anchor, c.name, f.brief)
-            for anchor, c in zip(anchors, report.columns, strict=True)
-            for f in c.findings
-            if f.about == about
-        }
+        found = [
+            (finding.weight, (anchor, column.name, finding.brief))
+            for anchor, column in zip(anchors, report.columns, strict=True)
+            for finding in _first(column, about)
+        ]
         if found:
             words = f"1 column {one}" if len(found) == 1 else f"{len(found)} columns {several}"
-            yield Line(words, tuple(found.values())[:NAMED], max(len(found) - NAMED, 0))
+            named = [column for _, column in sorted(found, key=lambda pair: -pair[0])[:NAMED]]
+            yield Line(words, tuple(named), len(found) - len(named))
     if counts.duplicates:
         yield Line(f"{counts.duplicates:,} rows ({percent(counts.duplicates / counts.rows)}) equal another one in every column")
     yield from map(Line, report.warnings)
+
+
+def _first(column: Column, about: About) -> list[Finding]:
+    """The column's finding about that, in a list of one, or none."""
+    return [finding for finding in column.findings if finding.about == about][:1]
 
 
 def _anchors(columns: Sequence[Column]) -> list[str]:
@@ -176,8 +182,12 @@ def _anchors(columns: Sequence[Column]) -> list[str]:
 
 
 def _distribution(classes: Sequence[ClassRows]) -> Markup:
+    """The classes' shares, the fewest rows of many as one."""
     total = sum(one.rows for one in classes) or 1
-    return svg.word_bars([Word(one.label, one.rows, one.rows / total) for one in classes], None) if classes else Markup("")
+    large = classes if len(classes) <= CLASSES else sorted(classes, key=lambda one: -one.rows)[:CLASSES]
+    rest = total - sum(one.rows for one in large)
+    others = Word(f"{len(classes) - len(large)} others", rest, rest / total) if len(large) < len(classes) else None
+    return svg.word_bars([Word(one.label, one.rows, one.rows / total) for one in large], others) if classes else Markup("")
 
 
 def _measured(report: Report) -> str:

@@ -7,19 +7,11 @@ from datetime import date, timedelta
 
 from markupsafe import Markup
 
+from tasks.core.bins import Bin, Picture
+
 HEIGHT, STRIP = 40, 5  # of a histogram's bars, and of the strip beneath that holds the middle 80%; the width is always 100
 MOST_BARS = 40  # of a calendar
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Part of a histogram: the rows between two values, and what share they are of those that have a value."""
-
-    low: float
-    high: float
-    rows: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,9 @@ def short(value: float) -> str:
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
     if 1e-4 <= abs(value) < 1e15:
         digits = max(0, 3 - math.floor(math.log10(abs(value))))
-        return f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"
+        return (
+            f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
+        )
     return f"{value:.3g}"
 
 
@@ -57,12 +51,9 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace(".0%", "%")
 
 
-def histogram(
-    bins: Sequence[Bin], was: Sequence[Bin], middle: tuple[float, float, float] | None, label: Callable[[float], str]
-) -> Markup:
+def histogram(picture: Picture, middle: tuple[float, float, float] | None, label: Callable[[float], str]) -> Markup:
     """Bars of the shares, the last release's as an outline over them, the 10%, 50% and 90% points as a strip beneath."""
-    if was:
-        bins, was = _on_one_axis(bins, was)
+    bins, was = picture.bins, picture.was
     low, high = bins[0].low, bins[-1].high
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -74,7 +65,7 @@ def histogram(
 
     bars = []
     for place, one in enumerate(bins):
-        said = f"{label(one.low)} to {label(one.high)}: {percent(one.share)}, {one.rows:,.0f} rows"
+        said = f"{one.name or f'{label(one.low)} to {label(one.high)}'}: {percent(one.share)}, {one.rows:,.0f} rows"
         said += f"; was {percent(was[place].share)}" if was else ""
         left, right = across(one.low), across(one.high)
         bars.append(_bar(left + 0.3, right - left - 0.6, HEIGHT * one.share / top, HEIGHT, said))
@@ -86,13 +77,17 @@ def histogram(
             _at(tenth), HEIGHT + 2, _at(max(ninetieth - tenth, 0.5)), f"80% of the rows: {label(middle[0])} to {label(middle[2])}"
         ) + Markup('<path class="median" d="M{0} {1}v4.4"/>').format(_at(half), HEIGHT + 1)
     ends = [label(low), label((low + high) / 2), label(high)] if len(bins) > 1 else ["", label((low + high) / 2), ""]
-    return _chart("distribution", HEIGHT + STRIP, [*bars, outline, strip], ends, f"tallest {percent(top)}", bool(was))
+    if bins[0].name:
+        ends = [one.name for one in bins]
+    return _chart(
+        "distribution", HEIGHT + STRIP, [*bars, outline, strip], ends, picture.beyond or f"tallest {percent(top)}", bool(was)
+    )
 
 
 def word_bars(words: Sequence[Word], others: Word | None) -> Markup:
-    """A bar for each word, the last release's share as a thin one beneath; all the other words as one faint bar."""
+    """A bar for each word, the last release's share as a thin one beneath; all the other words together, without a bar."""
     shown = [*words, *([others] if others else [])]
-    top = max((max(word.share, word.was or 0) for word in shown), default=0) or 1.0
+    top = max((max(word.share, word.was or 0) for word in words), default=0) or 1.0
     lines = []
     for word in shown:
         was = (
@@ -109,7 +104,7 @@ def word_bars(words: Sequence[Word], others: Word | None) -> Markup:
                 Markup(' class="others"') if word is others else "",
                 said,
                 word.text,
-                _at(100 * word.share / top),
+                "0" if word is others else _at(100 * word.share / top),
                 11 if word.was is None else 7,
                 was,
                 percent(word.share),
@@ -183,29 +178,6 @@ def _steps(bins: Sequence[Bin], across: Callable[[float], float], top: float) ->
     """The path along the tops of the bins, from the floor to the floor."""
     tops = "".join(f"V{_at(HEIGHT - HEIGHT * one.share / top)}H{_at(across(one.high))}" for one in bins)
     return f"M{_at(across(bins[0].low))} {HEIGHT}{tops}V{HEIGHT}"
-
-
-def _on_one_axis(bins: Sequence[Bin], was: Sequence[Bin], parts: int = 20) -> tuple[list[Bin], list[Bin]]:
-    """Both on the same bins over the range of both, the rows of each bin taken to lie evenly in it."""
-    if [one.low for one in bins] == [one.low for one in was] and bins[-1].high == was[-1].high:
-        return list(bins), list(was)
-    low, high = min(bins[0].low, was[0].low), max(bins[-1].high, was[-1].high)
-    edges = [low + (high - low) * place / parts for place in range(parts + 1)]
-    return _spread(bins, edges), _spread(was, edges)
-
-
-def _spread(bins: Sequence[Bin], edges: Sequence[float]) -> list[Bin]:
-    rows, shares = [0.0] * (len(edges) - 1), [0.0] * (len(edges) - 1)
-    width = (edges[-1] - edges[0]) / (len(edges) - 1)
-    for one in bins:
-        start = min(int((one.low - edges[0]) / width), len(rows) - 1)
-        stop = min(int((one.high - edges[0]) / width), len(rows) - 1)
-        for place in range(start, stop + 1):
-            over = min(one.high, edges[place + 1]) - max(one.low, edges[place])
-            part = max(over, 0.0) / (one.high - one.low) if one.high > one.low else 1.0
-            rows[place] += one.rows * part
-            shares[place] += one.share * part
-    return [Bin(*found) for found in zip(edges[:-1], edges[1:], rows, shares, strict=True)]
 
 
 def _at(value: float) -> str:

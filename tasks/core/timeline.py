@@ -38,7 +38,7 @@ def mean_over_time(periods: Sequence[Period], what: str) -> Markup:
     ticks = nice_ticks(min(present), max(present))
     low, high = ticks[0], ticks[-1]
     whole = [period for period in periods if all(map(math.isfinite, period.values))]
-    x = _places(periods)
+    x = {day: _middle(span) for day, span in _spans(periods).items()}
     there = [f"{x[p.start]:.1f},{_y(p.values[2], low, high):.1f}" for p in whole]
     back = [f"{x[p.start]:.1f},{_y(p.values[1], low, high):.1f}" for p in reversed(whole)]
     band = Markup('<polygon class="band" points="{}"/>').format(" ".join(there + back))
@@ -49,15 +49,15 @@ def mean_over_time(periods: Sequence[Period], what: str) -> Markup:
 def shares_over_time(periods: Sequence[Period], classes: Sequence[str]) -> Markup:
     """Stacked bars of the classes' shares, which fill the axis from 0 to 100%, under their names; small classes as one."""
     periods, classes = _few_classes(periods, classes)
-    width, x = _width(periods), _places(periods)
+    spans = _spans(periods)
     shapes = []
     for period in periods:
-        floor = float(TALL)
+        floor, (left, width) = float(TALL), spans[period.start]
         for place, share in enumerate(period.values):
             tall = TALL * share if math.isfinite(share) else 0.0
             shapes.append(
                 Markup('<rect class="c{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                    place, x[period.start] - width / 2, floor - tall, width * 0.94, tall
+                    place, left, floor - tall, width * 0.94, tall
                 )
             )
             floor -= tall
@@ -94,30 +94,27 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
-def time_ticks(first: date, last: date, most: int = 9) -> list[tuple[date, str]]:
-    """At most so many days between the two that begin a day, month or year, each with its label."""
-    for days in (1, 2, 7, 14):
-        if (last - first).days / days < most:
-            found = [first + timedelta(days=days * place) for place in range((last - first).days // days + 1)]
-            # The year once is enough, as long as it does not change.
-            return [(day, _day(day, place == 0 or day.year != found[place - 1].year)) for place, day in enumerate(found)]
-    months = (last.year - first.year) * 12 + last.month - first.month
+def time_ticks(first: date, last: date, most: int = 12) -> list[tuple[date, str]]:
+    """At most about so many days between the two, each of which begins a day, month or year, with their labels."""
+    for step in (1, 2, 7, 14):
+        if (last - first).days < most * step:
+            days = [first + timedelta(days=number) for number in range(0, (last - first).days + 1, step)]
+            return _labelled(days, "{0.day} {0:%b}", "{0.day} {0:%b} {0.year}")
+    begin, end = first.year * 12 + first.month - 1, last.year * 12 + last.month - 1
     for step in (1, 2, 3, 6):
-        if months / step < most:
-            begun = [_month(place) for place in range(first.year * 12 + first.month - 1, last.year * 12 + last.month, step)]
-            found = [day for day in begun if day >= first] or [first]
-            return [
-                (day, f"{day:%b} {day.year}" if place == 0 or day.month <= step else f"{day:%b}") for place, day in enumerate(found)
-            ]
-    years = last.year - first.year
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if years / step < most)
-    return [
-        (date(year, 1, 1), str(year)) for year in range(first.year, last.year + 1) if year % step == 0 and date(year, 1, 1) >= first
-    ]
+        if end - begin < most * step:
+            return _labelled(
+                [day for n in range(begin, end + 1) if n % step == 0 and (day := _month(n)) >= first], "{:%b}", "{0:%b} {0.year}"
+            )
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if last.year - first.year < most * step)
+    years = [date(year, 1, 1) for year in range(first.year + 1, last.year + 1) if year % step == 0]
+    return _labelled(years, "{.year}", "{.year}")
 
 
-def _day(day: date, with_year: bool) -> str:
-    return f"{day.day} {day:%b}" + (f" {day.year}" if with_year else "")
+def _labelled(days: Sequence[date], plain: str, in_new_year: str) -> list[tuple[date, str]]:
+    """The year is named where it begins, and once."""
+    years = [None, *(day.year for day in days)]
+    return [(day, (plain if day.year == before else in_new_year).format(day)) for day, before in zip(days, years, strict=False)]
 
 
 def _month(number: int) -> date:
@@ -125,21 +122,18 @@ def _month(number: int) -> date:
     return date(number // 12, number % 12 + 1, 1)
 
 
-def _places(periods: Sequence[Period]) -> dict[date, float]:
-    """The middle of each period on the axis of 1000, true to the calendar, half a period free at both ends."""
-    width = _width(periods)
-    first, last = periods[0].start, periods[-1].start
-    span = (last - first).days or 1
-    if first == last:
-        return {first: 500.0}
-    return {p.start: width / 2 + (1000 - width) * (p.start - first).days / span for p in periods}
-
-
-def _width(periods: Sequence[Period]) -> float:
-    """Of the shortest period on the axis of 1000."""
+def _spans(periods: Sequence[Period]) -> dict[date, tuple[float, float]]:
+    """Where each period begins on the axis of 1000 and how wide it is, true to the calendar: what has no rows stays empty."""
     gaps = [(after.start - before.start).days for before, after in pairwise(periods)]
-    gap = min(gaps, default=1) or 1
-    return 1000 * gap / ((periods[-1].start - periods[0].start).days + gap) if len(periods) > 1 else 200.0
+    usual = sorted(gaps)[len(gaps) // 2] if gaps else 1
+    days = [min(gap, math.ceil(1.2 * usual)) for gap in gaps] + [usual]  # months differ; a month and a half is a gap
+    first = periods[0].start
+    scale = 1000 / ((periods[-1].start - first).days + usual)
+    return {p.start: (scale * (p.start - first).days, scale * wide) for p, wide in zip(periods, days, strict=True)}
+
+
+def _middle(span: tuple[float, float]) -> float:
+    return span[0] + span[1] / 2
 
 
 def _y(value: float, low: float, high: float) -> float:
@@ -148,8 +142,8 @@ def _y(value: float, low: float, high: float) -> float:
 
 def _line(periods: Sequence[Period], value: int, low: float, high: float) -> Markup:
     """The line through one of the periods' values, and a dot where it would be too short to see."""
-    x = _places(periods)
-    points = [(x[p.start], _y(p.values[value], low, high)) for p in periods if math.isfinite(p.values[value])]
+    spans = _spans(periods)
+    points = [(_middle(spans[p.start]), _y(p.values[value], low, high)) for p in periods if math.isfinite(p.values[value])]
     line = Markup('<polyline points="{}"/>').format(" ".join(f"{a:.1f},{b:.1f}" for a, b in points))
     dots = Markup("").join(Markup('<path class="dot" d="M{:.1f} {:.1f}h.01"/>').format(*point) for point in points)
     return line + dots if len(points) <= 60 else line
@@ -157,17 +151,17 @@ def _line(periods: Sequence[Period], value: int, low: float, high: float) -> Mar
 
 def _frame(periods: Sequence[Period], ticks: Sequence[tuple[float, str]], shapes: Sequence[Markup], said: Sequence[str]) -> Markup:
     """The shapes over their grid, with labels of both axes, the rows of each period beneath, and a title for each of them."""
-    x, width, floor = _places(periods), _width(periods), TALL + BENEATH + 4
+    spans, floor = _spans(periods), TALL + BENEATH + 4
     low, high = ticks[0][0], ticks[-1][0]
     grid = [Markup('<path class="grid" d="M0 {:.1f}H1000"/>').format(_y(tick, low, high)) for tick, _ in ticks]
     top = max(period.rows for period in periods) or 1
     rows, over = [], []
     for period, words in zip(periods, said, strict=True):
-        tall = BENEATH * period.rows / top
+        tall, (left, width) = BENEATH * period.rows / top, spans[period.start]
         bar = Markup('<rect class="rows" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
-        rows.append(bar.format(x[period.start] - width / 2, floor - tall, width * 0.94, tall))
+        rows.append(bar.format(left, floor - tall, width * 0.94, tall))
         cover = Markup('<rect class="cover" x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>')
-        over.append(cover.format(x[period.start] - width / 2, width, floor, f"{period.start}: {words}; {period.rows:,} rows"))
+        over.append(cover.format(left, width, floor, f"{period.start}: {words}; {period.rows:,} rows"))
     labels = [
         Markup('<span style="top:{:.1f}%">{}</span>').format(100 * _y(tick, low, high) / floor, label) for tick, label in ticks
     ]
@@ -180,20 +174,20 @@ def _frame(periods: Sequence[Period], ticks: Sequence[tuple[float, str]], shapes
         floor,
         f"from {periods[0].start}, {said[0]}, to {periods[-1].start}, {said[-1]}",
         Markup("").join([*grid, *shapes, *rows, *over]),
-        _dates(periods, x),
+        _dates(periods),
         f"{top:,}",
     )
 
 
-def _dates(periods: Sequence[Period], x: dict[date, float]) -> Markup:
-    """Labels under the axis; those of class `less` give way on a phone, those at the ends lean inwards."""
+def _dates(periods: Sequence[Period]) -> Markup:
+    """Labels under the axis, each to the right of its tick; those of class `less` give way on a phone."""
     first, last = periods[0].start, periods[-1].start
-    left, right, span = x[first], x[last], (last - first).days or 1
-    labels = []
-    for place, (day, label) in enumerate(time_ticks(first, last)):
-        across = (left + (right - left) * (day - first).days / span) / 10
-        side = "start" if across < 4 else "end" if across > 95 else "centre"
-        labels.append(
-            Markup('<span class="{}{}" style="left:{:.1f}%">{}</span>').format(side, " less" if place % 3 else "", across, label)
-        )
-    return Markup("").join(labels)
+    end = sum(_spans(periods)[last])
+    usual = end - _spans(periods)[last][0]
+    scale = (1000 - usual) / ((last - first).days or 1)
+    places = [(scale * (day - first).days / 10, label) for day, label in time_ticks(first, last)]
+    return Markup("").join(
+        Markup('<span{} style="left:{:.1f}%">{}</span>').format(Markup(' class="less"') if place % 3 else "", across, label)
+        for place, (across, label) in enumerate(places)
+        if across < 95
+    )
