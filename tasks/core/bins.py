@@ -35,8 +35,8 @@ def choose_bins(now: NumericStatistics, was: NumericStatistics | None) -> Pictur
     """The bins that show most: one for each of a few whole numbers; without the tail that would crowd all others into one."""
     bins = standard_bins(now)
     before = standard_bins(was) if was is not None else []
-    if not bins:
-        return None
+    if not bins or not math.isfinite(max(one.high for one in (*bins, *before)) - min(one.low for one in (*bins, *before))):
+        return None  # the ends are further apart than a number can say
     if whole := _whole_numbers(bins, before):
         return Picture([one for one, _ in whole], [then for _, then in whole] if before else [])
     tenths = tenth_bins(now)

@@ -259,7 +259,7 @@ def _text(now: Feature, was: Feature | None, role: str) -> _Look:
         facts.append(("top word", percent(words[0].share)))
     findings = []
     if distinct == 1 and words:
-        findings.append(Finding("constant", f"every value is {words[0].text}", words[0].text[:20]))
+        findings.append(Finding("constant", f"every value is {_shown(top[0][2], 40)}", _shown(top[0][2], 20)))
     if distinct == present > 20 and role == "category":
         findings.append(Finding("identifier", "no value stands in two rows: nothing can be learned of it"))
     change = _moved(_shares(stats), before) if before is not None else ""
@@ -276,14 +276,14 @@ def _shares(stats: statistics_pb2.StringStatistics) -> dict[str, float]:
 def _moved(now: Mapping[str, float], was: Mapping[str, float]) -> str:
     """The word whose share changed most."""
     word = max({**now, **was}, key=lambda word: abs(now.get(word, 0) - was.get(word, 0)), default=None)
-    return "" if word is None else f"most of all {_shown(word)}: {percent(now.get(word, 0))}, was {percent(was.get(word, 0))}"
+    return "" if word is None else f"most of all {_shown(word, 40)}: {percent(now.get(word, 0))}, was {percent(was.get(word, 0))}"
 
 
-def _shown(word: str) -> str:
+def _shown(word: str, letters: int = LETTERS) -> str:
     """The word so that it can be seen, and not too much of it."""
     if not word.strip() or word != word.strip():
         word = f"“{word}”"
-    return word if len(word) <= LETTERS else f"{word[:LETTERS]}… ({len(word):,} characters)"
+    return word if len(word) <= letters else f"{word[:letters]}… ({len(word):,} characters)"
 
 
 def _dates(days: Days) -> _Look:

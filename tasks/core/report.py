@@ -148,7 +148,7 @@ def look_at(report: Report) -> Iterator[Line]:
     for rule in report.rules:
         if rule.budget is not None and rule.rows > NEAR * rule.budget * counts.rows:
             share = percent(rule.rows / max(counts.rows, 1))
-            yield Line(f"{rule.rows:,} rows ({share}) break “{rule.column}: {rule.words}”; its budget is {percent(rule.budget)}")
+            yield Line(f"{rule.rows:,} rows ({share}) break “{_named(rule)}”; its budget is {percent(rule.budget)}")
     anchors = _anchors(report.columns)
     for about, (one, several) in HEADINGS.items():
         found = [
@@ -163,6 +163,10 @@ def look_at(report: Report) -> Iterator[Line]:
     if counts.duplicates:
         yield Line(f"{counts.duplicates:,} rows ({percent(counts.duplicates / counts.rows)}) equal another one in every column")
     yield from map(Line, report.warnings)
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.column}: {rule.words}" if rule.column else rule.words
 
 
 def _first(column: Column, about: About) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from markupsafe import Markup
@@ -27,11 +27,11 @@ class Word:
 def short(value: float) -> str:
     """Whole numbers whole (years without a comma), others to four digits."""
     if math.isnan(value):
-        return "not a number"
+        return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     if value == round(value) and abs(value) < 1e15:
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value + 0.0:.0f}"  # there is a zero below zero
     if 1e-4 <= abs(value) < 1e15:
         digits = max(0, 3 - math.floor(math.log10(abs(value))))
         return (
@@ -57,7 +57,7 @@ def histogram(picture: Picture, middle: tuple[float, float, float] | None, label
     low, high = bins[0].low, bins[-1].high
     if low == high:
         low, high = low - 0.5, high + 0.5
-        bins = [Bin(low + 0.3, high - 0.3, bins[0].rows, bins[0].share)]
+        bins, was = ([replace(one, low=low + 0.3, high=high - 0.3) for one in some] for some in (bins, was))
     top = max(one.share for one in (*bins, *was)) or 1.0
 
     def across(value: float) -> float:

@@ -96,7 +96,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 def time_ticks(first: date, last: date, most: int = 12) -> list[tuple[date, str]]:
     """At most about so many days between the two, each of which begins a day, month or year, with their labels."""
-    for step in (1, 2, 7, 14):
+    for step in (1, 2, 7):
         if (last - first).days < most * step:
             days = [first + timedelta(days=number) for number in range(0, (last - first).days + 1, step)]
             return _labelled(days, "{0.day} {0:%b}", "{0.day} {0:%b} {0.year}")
@@ -107,7 +107,7 @@ def time_ticks(first: date, last: date, most: int = 12) -> list[tuple[date, str]
                 [day for n in range(begin, end + 1) if n % step == 0 and (day := _month(n)) >= first], "{:%b}", "{0:%b} {0.year}"
             )
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if last.year - first.year < most * step)
-    years = [date(year, 1, 1) for year in range(first.year + 1, last.year + 1) if year % step == 0]
+    years = [day for year in range(first.year, last.year + 1) if year % step == 0 and (day := date(year, 1, 1)) >= first]
     return _labelled(years, "{.year}", "{.year}")
 
 
