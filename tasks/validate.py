@@ -205,13 +205,13 @@ def write_quarantine(
 
 def column_roles(table: Table) -> dict[str, str]:
     """What each column is for, in one word."""
-    return {
-        **dict.fromkeys(table.slices, "slice"),
-        **dict.fromkeys(table.numbers, "number"),
-        **dict.fromkeys(table.categories, "category"),
+    named = {
         table.target: "target",
         **({table.time: "time"} if table.time else {}),
+        **dict.fromkeys(table.numbers, "number"),
+        **dict.fromkeys(table.categories, "category"),
     }
+    return {**named, **{column: "slice" for column in table.slices if column not in named}}
 
 
 def target_by_week(frame: pd.DataFrame, table: Table) -> tuple[Period, ...]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from tensorflow_metadata.proto.v0.statistics_pb2 import Histogram, NumericStatistics
 
 PARTS = 20  # of an axis, where TFDV's own buckets do not fit it
+MOST_NUMBERS = 60  # whole numbers that have a bar each
 CROWDED = 0.6  # share of one bucket from which on the others tell nothing
 
 
@@ -77,8 +78,9 @@ def _bins(stats: NumericStatistics, kind: int) -> list[Bin]:
 def _whole_numbers(bins: Sequence[Bin], was: Sequence[Bin]) -> list[tuple[Bin, Bin]]:
     """A bin for each of a few whole numbers, now and in the last release, when the values can be no others; else none."""
     low, high = min(one.low for one in (*bins, *was)), max(one.high for one in (*bins, *was))
-    if not (low.is_integer() and high.is_integer() and 1 <= high - low < 10):
-        return []
+    wide = max(one.high - one.low for one in (*bins, *was))
+    if not (low.is_integer() and high.is_integer() and 1 <= high - low < MOST_NUMBERS and wide < 1):
+        return []  # of buckets as wide as 1 or wider, one could hold two of the numbers
     numbers = range(int(low), int(high) + 1)
     if any(_share_between(some, numbers) > 0.01 for some in (bins, was)):
         return []

@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.core import svg, timeline
-from tasks.core.columns import About, Column, Finding
+from tasks.core.columns import Column
+from tasks.core.looks import About, Finding
 from tasks.core.svg import Word, percent, short
 from tasks.core.timeline import Period
 
@@ -33,7 +34,7 @@ HEADINGS: dict[About, tuple[str, str]] = {
     "schema": ("does not fit the schema", "do not fit the schema"),
     "drift": ("drifted from the last release", "drifted from the last release"),
     "empty": ("has no value at all", "have no value at all"),
-    "missing": ("is mostly missing, or more often than before", "are mostly missing, or more often than before"),
+    "missing": ("is missing in many rows", "are missing in many rows"),
     "infinite": ("holds infinite values or NaN", "hold infinite values or NaN"),
     "constant": ("has the same value in every row", "have the same value in every row"),
     "identifier": ("has another value in every row", "have another value in every row"),

@@ -78,7 +78,7 @@ def histogram(picture: Picture, middle: tuple[float, float, float] | None, label
         ) + Markup('<path class="median" d="M{0} {1}v4.4"/>').format(_at(half), HEIGHT + 1)
     ends = [label(low), label((low + high) / 2), label(high)] if len(bins) > 1 else ["", label((low + high) / 2), ""]
     if bins[0].name:
-        ends = [one.name for one in bins]
+        ends = [one.name for one in (bins if len(bins) <= 12 else (bins[0], bins[len(bins) // 2], bins[-1]))]
     return _chart(
         "distribution", HEIGHT + STRIP, [*bars, outline, strip], ends, picture.beyond or f"tallest {percent(top)}", bool(was)
     )

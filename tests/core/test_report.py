@@ -95,7 +95,7 @@ def test_columns_stand_in_the_order_of_their_roles_then_the_unused_then_the_drop
         privacy={"people.name": "dropped"},
     )
     assert [(one.name, one.role) for one in found] == [("c", "target"), ("a", "number"), ("b", "unused"), ("people.name", "unused")]
-    assert found[-1].kind == "not in the table"
+    assert found[-1].kind == "not described"
     assert "Dropped: not in the table" in render(report(*found))
 
 
@@ -168,6 +168,13 @@ def test_both_distributions_are_laid_on_one_axis() -> None:
 def test_few_whole_numbers_have_a_bar_each() -> None:
     (column,) = columns(number("day", [1.0, 2, 3, 4, 5, 6, 7] * 20))
     assert [int(day) for day in re.findall(r"<title>(\d): 14\.3%, 20 rows", column.chart)] == [1, 2, 3, 4, 5, 6, 7]
+    fine = number("day", [1.0, 31.0])
+    del fine.num_stats.histograms[0].buckets[:]
+    for place in range(40):
+        fine.num_stats.histograms[0].buckets.add(
+            low_value=1 + 0.75 * place, high_value=1.75 + 0.75 * place, sample_count=place % 4 != 3
+        )
+    assert len(re.findall(r"<title>\d+: ", columns(fine)[0].chart)) == 31
     (flag,) = columns(number("flag", [0.0] * 75 + [1.0] * 25))
     assert re.findall(r"<b>([\d.]+%)</b>", flag.chart) == ["75%", "25%"]
 

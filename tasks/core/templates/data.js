@@ -33,7 +33,7 @@ function sort() {
 }
 
 function reveal() {
-  const card = cards.find((one) => one.id === decodeURIComponent(location.hash.slice(1)));
+  const card = document.querySelector("article:target");
   if (card && card.hidden) {
     form.reset();
     show();
