@@ -1,14 +1,21 @@
-"""The data report: one HTML page that opens offline, from TFDV statistics; every picture is inline SVG."""
+"""The data report: one HTML page that opens offline, on which a person decides whether a table is sane."""
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from markupsafe import Markup
 
-from tasks.core.contract import Violation
+from tasks.core import svg, timeline
+from tasks.core.columns import Column
+from tasks.core.looks import About, Finding
+from tasks.core.svg import Word, percent, short
+from tasks.core.timeline import Period
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -17,85 +24,191 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+ENVIRONMENT.filters.update(percent=percent, short=short)
+
+NEAR = 0.5  # of a budget: from here on it stands out
+CLASSES = 12  # of the target that are shown apart
+NAMED = 10  # columns that a line of the list at the top names
+# How a line of the list at the top begins, the gravest first.
+HEADINGS: dict[About, tuple[str, str]] = {
+    "schema": ("does not fit the schema", "do not fit the schema"),
+    "drift": ("drifted from the last release", "drifted from the last release"),
+    "empty": ("has no value at all", "have no value at all"),
+    "missing": ("is missing in many rows", "are missing in many rows"),
+    "infinite": ("holds infinite values or NaN", "hold infinite values or NaN"),
+    "constant": ("has the same value in every row", "have the same value in every row"),
+    "identifier": ("has another value in every row", "have another value in every row"),
+}
 
 
 @dataclass(frozen=True)
-class Column:
-    """What the page shows of a column: facts as (label, value), bars as (label, share of the tallest, rows)."""
+class Counts:
+    """Rows of the whole table; `budget` is the share of them that may go to quarantine, `duplicates` None when not counted."""
+
+    rows: int
+    valid: int
+    quarantined: int
+    budget: float
+    duplicates: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """A class of the target and the valid rows of it."""
+
+    label: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A side of the split; `rate` is its target's mean, of a binary one the share of the positive class, None of several."""
 
     name: str
-    role: str
-    missing: float
-    facts: tuple[tuple[str, str], ...]
-    bars: tuple[tuple[str, float, int], ...]
-    wide: bool  # bars are a histogram, to stand side by side, not a list of words
+    rows: int
+    rate: float | None
 
 
-def render(
-    *,
-    title: str,
-    counts: dict[str, Any],
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-    roles: dict[str, str],
-    violations: Sequence[Violation],
-    rate: Sequence[tuple[str, float, int]],
-    target: str,
-) -> str:
-    """The page as text. `rate` is the target's mean for each week: (first day, share, rows)."""
-    features = sorted(
-        statistics.datasets[0].features,
-        key=lambda feature: list(roles).index(feature.path.step[0]) if feature.path.step[0] in roles else len(roles),
-    )
-    columns = [_column(feature, roles.get(feature.path.step[0], "kept")) for feature in features]
-    order = {"target": 0, "number": 1, "category": 2, "slice": 3, "kept": 4}
-    columns.sort(key=lambda column: order[column.role])
+@dataclass(frozen=True)
+class Rule:
+    """A row rule with the rows that break it, none or more; `column` may name several, or none for an expression."""
+
+    column: str
+    words: str
+    rows: int
+    budget: float | None
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page says; what is empty is left out of it.
+
+    classes: in the order of params.yaml, none of a regression; content: the hash of the table; schema_notes: differences from
+    the schema, and warnings: whatever else is to be looked at, each one sentence.
+    """
+
+    title: str
+    target: str
+    task: Literal["binary", "multiclass", "regression"]
+    counts: Counts
+    columns: tuple[Column, ...]
+    classes: tuple[ClassRows, ...] = ()
+    periods: tuple[Period, ...] = ()
+    splits: tuple[Part, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    sources: tuple[Source, ...] = ()
+    time_range: tuple[str, str] | None = None
+    content: str = ""
+    schema_notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the list at the top: a sentence, then columns as (anchor, name, brief), and how many more there are."""
+
+    words: str
+    columns: tuple[tuple[str, str, str], ...] = ()
+    more: int = 0
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    anchors = _anchors(report.columns)
+    # What is not on the page when it is written cannot run: the page's policy allows the one script with this hash.
+    script = ENVIRONMENT.get_template("data.js").render()
     return ENVIRONMENT.get_template("data.html").render(
-        title=title, counts=counts, columns=columns, violations=violations, rate=rate, line=_line(rate), target=target
+        report=report,
+        cards=list(zip(anchors, report.columns, strict=True)),
+        lines=list(look_at(report)),
+        roles=list(dict.fromkeys(column.role for column in report.columns)),
+        kinds=list(dict.fromkeys(column.kind for column in report.columns)),
+        target=next((column for column in report.columns if column.name == report.target), None),
+        distribution=_distribution(report.classes),
+        over_time=_over_time(report),
+        split_bar=svg.stacked([(part.name, part.rows / max(sum(p.rows for p in report.splits), 1)) for part in report.splits]),
+        what=_measured(report),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _column(feature: statistics_pb2.FeatureNameStatistics, role: str) -> Column:
-    name = feature.path.step[0]
-    match feature.WhichOneof("stats"):
-        case "num_stats":
-            return _number(name, role, feature.num_stats)
-        case "string_stats":
-            return _text(name, role, feature.string_stats)
-        case kind:
-            raise AssertionError(f"TFDV described column {name!r} by {kind!r}")
+def look_at(report: Report) -> Iterator[Line]:
+    """What stands out, the gravest first; nothing when the table is as it should be."""
+    counts = report.counts
+    if counts.quarantined > NEAR * counts.budget * counts.rows:
+        share = percent(counts.quarantined / max(counts.rows, 1))
+        yield Line(f"{counts.quarantined:,} rows ({share}) are in quarantine; the budget is {percent(counts.budget)}")
+    for rule in report.rules:
+        if rule.budget is not None and rule.rows > NEAR * rule.budget * counts.rows:
+            share = percent(rule.rows / max(counts.rows, 1))
+            yield Line(f"{rule.rows:,} rows ({share}) break “{_named(rule)}”; its budget is {percent(rule.budget)}")
+    anchors = _anchors(report.columns)
+    for about, (one, several) in HEADINGS.items():
+        found = [
+            (finding.weight, (anchor, column.name, finding.brief))
+            for anchor, column in zip(anchors, report.columns, strict=True)
+            for finding in _first(column, about)
+        ]
+        if found:
+            words = f"1 column {one}" if len(found) == 1 else f"{len(found)} columns {several}"
+            named = [column for _, column in sorted(found, key=lambda pair: -pair[0])[:NAMED]]
+            yield Line(words, tuple(named), len(found) - len(named))
+    if counts.duplicates:
+        yield Line(f"{counts.duplicates:,} rows ({percent(counts.duplicates / counts.rows)}) equal another one in every column")
+    yield from map(Line, report.warnings)
 
 
-def _number(name: str, role: str, stats: statistics_pb2.NumericStatistics) -> Column:
-    facts = [("mean", stats.mean), ("sd", stats.std_dev), ("min", stats.min), ("median", stats.median), ("max", stats.max)]
-    histogram = next((h for h in stats.histograms if h.type == statistics_pb2.Histogram.STANDARD), None)
-    buckets = list(histogram.buckets) if histogram else []
-    tallest = max((bucket.sample_count for bucket in buckets), default=1) or 1
-    bars = [(f"{_short(b.low_value)} to {_short(b.high_value)}", b.sample_count / tallest, round(b.sample_count)) for b in buckets]
-    zeros = (("zeros", f"{stats.num_zeros:,}"),)
-    return Column(name, role, _missing(stats.common_stats), (*((k, _short(v)) for k, v in facts), *zeros), tuple(bars), wide=True)
+def _named(rule: Rule) -> str:
+    return f"{rule.column}: {rule.words}" if rule.column else rule.words
 
 
-def _text(name: str, role: str, stats: statistics_pb2.StringStatistics) -> Column:
-    top = [(word.value, int(word.frequency)) for word in stats.top_values[:8]]
-    tallest = max((count for _, count in top), default=1)
-    facts = (("distinct", f"{stats.unique:,}"), ("mean length", _short(stats.avg_length)))
-    return Column(name, role, _missing(stats.common_stats), facts, tuple((w, n / tallest, n) for w, n in top), wide=False)
+def _first(column: Column, about: About) -> list[Finding]:
+    """The column's finding about that, in a list of one, or none."""
+    return [finding for finding in column.findings if finding.about == about][:1]
 
 
-def _missing(common: statistics_pb2.CommonStatistics) -> float:
-    total = common.num_missing + common.num_non_missing
-    return common.num_missing / total if total else 1.0
+def _anchors(columns: Sequence[Column]) -> list[str]:
+    """A name for each card that can stand in an address, the same from run to run."""
+    taken: dict[str, int] = {}
+    anchors = []
+    for column in columns:
+        plain = re.sub(r"\W+", "-", column.name)[:60].strip("-") or "column"
+        taken[plain] = taken.get(plain, 0) + 1
+        anchors.append(f"column-{plain}" + (f"--{taken[plain]}" if taken[plain] > 1 else ""))
+    return anchors
 
 
-def _short(value: float) -> str:
-    """Whole numbers whole (years without a comma), others to four digits."""
-    if value == round(value) and abs(value) < 1e15:
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
-    return f"{value:,.4g}"
+def _distribution(classes: Sequence[ClassRows]) -> Markup:
+    """The classes' shares, the fewest rows of many as one."""
+    total = sum(one.rows for one in classes) or 1
+    large = classes if len(classes) <= CLASSES else sorted(classes, key=lambda one: -one.rows)[:CLASSES]
+    rest = total - sum(one.rows for one in large)
+    others = Word(f"{len(classes) - len(large)} others", rest, rest / total) if len(large) < len(classes) else None
+    return svg.word_bars([Word(one.label, one.rows, one.rows / total) for one in large], others) if classes else Markup("")
 
 
-def _line(rate: Sequence[tuple[str, float, int]]) -> str:
-    """SVG points of the rates in a box of 1000 x 200, zero at the bottom."""
-    top = max((share for _, share, _ in rate), default=0.0) * 1.1 or 1.0
-    step = 1000 / max(len(rate) - 1, 1)
-    return " ".join(f"{i * step:.1f},{200 - 200 * share / top:.1f}" for i, (_, share, _) in enumerate(rate))
+def _measured(report: Report) -> str:
+    """What is measured of the target, in words."""
+    if report.task == "binary" and len(report.classes) == 2:
+        return f"{report.target} = {report.classes[1].label}"
+    return report.target
+
+
+def _over_time(report: Report) -> Markup:
+    if not report.periods:
+        return Markup("")
+    match report.task:
+        case "binary":
+            return timeline.rate_over_time(report.periods, _measured(report))
+        case "regression":
+            return timeline.mean_over_time(report.periods, _measured(report))
+        case "multiclass":
+            return timeline.shares_over_time(report.periods, [one.label for one in report.classes])
