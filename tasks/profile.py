@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pandas as pd
 
 from tasks.core.facts import ColumnFacts, Kind, TableFacts, TargetFacts, TextFacts, TimeCut
+from tasks.core.guess_target import TargetGuess
+from tasks.core.target import as_text
 from tasks.engine import quoted
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
 
 HEAD = 10_000  # rows, as they stand, in which a counter would rise
 SAMPLE = 20_000  # rows for what is tried out on them
@@ -27,12 +31,12 @@ EVERY_DAYS = (10, 7, 5, 4, 9, 6, 3, 11, 8, 2)
 TEST_SHARES = (0.2, 0.25, 0.15, 0.3)
 
 
-def open_table(db: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -> None:
+def open_table(db: Connection, parts: Sequence[Path]) -> None:
     """The connection knows the landed parts as the view `data`."""
     db.read_parquet([str(part) for part in parts], union_by_name=True).create_view("data")
 
 
-def profile(db: duckdb.DuckDBPyConnection) -> TableFacts:
+def profile(db: Connection) -> TableFacts:
     """The facts of every column of `data`."""
     table = db.view("data")
     rows, twice = _row(db, "SELECT count(*), count(*) - count(DISTINCT hash(data)) FROM data")
@@ -40,7 +44,7 @@ def profile(db: duckdb.DuckDBPyConnection) -> TableFacts:
     return TableFacts(int(rows), int(twice), tuple(_column(db, name, type_, int(rows)) for name, type_ in types))
 
 
-def _column(db: duckdb.DuckDBPyConnection, name: str, type_: str, rows: int) -> ColumnFacts:
+def _column(db: Connection, name: str, type_: str, rows: int) -> ColumnFacts:
     column, kind = quoted(name), KINDS[type_]
     known = f"{column} IS NOT NULL" + (f" AND NOT isnan({column})" if type_ == "DOUBLE" else "")
     present, distinct, repeating, top, first, last = _row(
@@ -73,14 +77,14 @@ def _column(db: duckdb.DuckDBPyConnection, name: str, type_: str, rows: int) -> 
             return facts
 
 
-def _number(db: duckdb.DuckDBPyConnection, facts: ColumnFacts, type_: str) -> ColumnFacts:
+def _number(db: Connection, facts: ColumnFacts, type_: str) -> ColumnFacts:
     column = quoted(facts.name)
-    whole, infinite = True, 0
+    whole, infinite, nan = True, 0, 0
     if type_ == "DOUBLE":
-        whole, infinite = _row(
+        whole, infinite, nan = _row(
             db,
             f"SELECT coalesce(bool_and({column} = trunc({column})) FILTER (isfinite({column})), false), "
-            f"count(*) FILTER (isinf({column})) FROM data",
+            f"count(*) FILTER (isinf({column})), count(*) FILTER (isnan({column})) FROM data",
         )
     (rising,) = _row(
         db,
@@ -88,10 +92,10 @@ def _number(db: duckdb.DuckDBPyConnection, facts: ColumnFacts, type_: str) -> Co
         f"(SELECT v, lag(v) OVER (ORDER BY i) AS before FROM "
         f"(SELECT {column} AS v, row_number() OVER () AS i FROM data LIMIT {HEAD}))",
     )
-    return replace(facts, whole=bool(whole), infinite=int(infinite), rising=bool(rising))
+    return replace(facts, whole=bool(whole), infinite=int(infinite), nan=int(nan), rising=bool(rising))
 
 
-def _text(db: duckdb.DuckDBPyConnection, name: str) -> TextFacts:
+def _text(db: Connection, name: str) -> TextFacts:
     """Shares over the distinct values, each counted once for every row that holds it."""
     tests = {
         "numeric": "TRY_CAST(v AS DOUBLE) IS NOT NULL",
@@ -112,7 +116,7 @@ def _text(db: duckdb.DuckDBPyConnection, name: str) -> TextFacts:
     return TextFacts(words, length, numeric, padded, dated, pictures, nested, tuple(odd))
 
 
-def count_target(db: duckdb.DuckDBPyConnection, name: str) -> TargetFacts:
+def count_target(db: Connection, name: str) -> TargetFacts:
     """How often each of the target's values stands in the table, the most frequent first."""
     column = quoted(name)
     found = db.sql(
@@ -121,15 +125,19 @@ def count_target(db: duckdb.DuckDBPyConnection, name: str) -> TargetFacts:
     return TargetFacts(name, tuple((value, int(n)) for value, n in found.fetchall() if value == value))
 
 
-def draw_sample(db: duckdb.DuckDBPyConnection, seed: int) -> pd.DataFrame:
+def draw_sample(db: Connection, seed: int) -> pd.DataFrame:
     """Some rows of the table as it landed, by chance, the same for the same seed."""
     return db.sql(f"SELECT * FROM data USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE ({seed})").df()
 
 
-def cut_by_time(db: duckdb.DuckDBPyConnection, time: str, target: str, classes: Sequence[Any], least: int) -> TimeCut | None:
+def cut_by_time(db: Connection, time: str, target: TargetGuess, least: int) -> TimeCut | None:
     """The first split by time that gives each part `least` rows of each class; None when no split does."""
     when = f"TRY_CAST({quoted(time)} AS TIMESTAMP)"
-    rows = f"(SELECT {when} AS t, {quoted(target)} AS y FROM data WHERE t IS NOT NULL AND y IS NOT NULL)"
+    wanted = [as_text(label) for label in target.classes] or [""]
+    by = quoted(target.name) if target.classes else "''"
+    rows = f"(SELECT {when} AS t, {by} AS y FROM data WHERE t IS NOT NULL AND {quoted(target.name)} IS NOT NULL)"
+    if not _row(db, f"SELECT count(*) FROM {rows}")[0]:
+        return None
     for share in TEST_SHARES:
         (start,) = _row(db, f"SELECT CAST(quantile_cont(t, {1 - share}) AS DATE) FROM {rows}")
         start += timedelta(days=1)  # so that no day stands on both sides
@@ -139,11 +147,9 @@ def cut_by_time(db: duckdb.DuckDBPyConnection, time: str, target: str, classes: 
                 f"CASE WHEN t >= DATE '{start}' THEN 'test' "
                 f"WHEN floor(epoch(t) / 86400) % {days} = 0 THEN 'validation' ELSE 'train' END"
             )
-            by = "y" if classes else "true"
-            counts: dict[str, dict[Any, int]] = {"train": {}, "validation": {}, "test": {}}
-            for name, label, n in db.sql(f"SELECT {part}, {by}, count(*) FROM {rows} GROUP BY 1, 2").fetchall():
-                counts[name][label] = int(n)
-            wanted = list(classes) or [True]
+            counts: dict[str, dict[str, int]] = {"train": {}, "validation": {}, "test": {}}
+            for name, label, n in db.sql(f"SELECT {part}, y, count(*) FROM {rows} GROUP BY 1, 2").fetchall():
+                counts[name][as_text(label)] = int(n)
             sizes = {name: sum(found.values()) for name, found in counts.items()}
             whole = sum(sizes.values())
             fair = 0.04 * whole <= sizes["validation"] <= 0.3 * whole and 0.05 * whole <= sizes["test"] <= 0.4 * whole
@@ -152,6 +158,13 @@ def cut_by_time(db: duckdb.DuckDBPyConnection, time: str, target: str, classes: 
     return None
 
 
-def _row(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+def reads_as_time(db: Connection, name: str) -> bool:
+    """Whether every present value of the column reads as a point in time, and there is one."""
+    column = quoted(name)
+    present, read = _row(db, f"SELECT count({column}), count(TRY_CAST({column} AS TIMESTAMP)) FROM data")
+    return bool(present == read and present)
+
+
+def _row(db: Connection, query: str) -> tuple[Any, ...]:
     found: list[tuple[Any, ...]] = db.sql(query).fetchall()
     return found[0]

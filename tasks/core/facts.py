@@ -36,6 +36,7 @@ class ColumnFacts:
     last: str = ""
     whole: bool = False  # every number is an integer
     infinite: int = 0
+    nan: int = 0
     rising: bool = False  # each value is larger than the one in the row before
     days: int = 0  # of a date: distinct days
     text: TextFacts | None = None

@@ -70,7 +70,8 @@ def _decide(column: ColumnFacts, wanted: bool) -> Decision:
         case "number" if column.whole and _names_key(column.name):
             return Decision(column.name, "category", f"a key by its name, {column.distinct:,} values{lacking}", "text")
         case "number":
-            cast: infinite = f", {column.infinite:,} infinite as missing" if column.infinite else ""
+            cast: Cast = "finite" if column.infinite or column.nan else ""
+            infinite = f", {column.infinite:,} infinite as missing" if column.infinite else ""
             return Decision(column.name, "number", f"{shown_range(column)}, {column.distinct:,} values{lacking}{infinite}", cast)
         case _:
             return _decide_text(column, lacking)

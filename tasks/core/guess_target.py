@@ -7,10 +7,9 @@ from typing import Literal
 
 from tasks.core.errors import DataError
 from tasks.core.facts import ColumnFacts, TableFacts, TargetFacts, shown_range
-from tasks.core.leaks import Task
+from tasks.core.target import Label, Task
 
 Cast = Literal["", "text", "number", "whole", "finite", "flag", "time"]
-Label = int | str | bool
 
 LEAST_ROWS = 50  # below, the three parts of the split hold too little to learn, to choose and to test
 LEAST_OF_CLASS = 5  # rows, so that each part of the split can hold one
@@ -77,7 +76,15 @@ def _is_quantity(column: ColumnFacts) -> bool:
 def _quantity(column: ColumnFacts, number: bool) -> TargetGuess:
     if not number and column.kind != "boolean":
         raise DataError(f"target {column.name!r} is no number, so --task regression does not fit; leave it out")
-    cast: Cast = "flag" if column.kind == "boolean" else "number" if column.kind == "text" else "finite" if column.infinite else ""
+    cast: Cast = (
+        "flag"
+        if column.kind == "boolean"
+        else "number"
+        if column.kind == "text"
+        else "finite"
+        if column.infinite or column.nan
+        else ""
+    )
     rows = column.present - column.infinite
     return TargetGuess(
         column.name, "regression", (), (), cast, rows, rows, f"a number, {column.distinct:,} values, {shown_range(column)}"

@@ -1,13 +1,14 @@
 """Columns that tell too much: alone they predict the target almost without error, or they repeat another column."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Task = Literal["binary", "multiclass", "regression"]
+from tasks.core.target import Task
+
 BOUNDS: Mapping[Task, float] = {"binary": 0.99, "multiclass": 0.98, "regression": 0.98}
 MEASURES: Mapping[Task, str] = {"binary": "AUC", "multiclass": "share of the avoidable errors avoided", "regression": "R2"}
 LEAST_ROWS = 100  # with fewer a column is that good by chance

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tasks.core.leaks import Task
+from tasks.core.target import Task
 
 STEPS = 1500  # of the optimiser, for the teacher: what it needs whatever the batch
 VISITS = 2_000_000  # rows seen in all epochs, beyond which only time is lost
