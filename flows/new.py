@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -22,20 +23,21 @@ DATABASES = re.compile(r"(sqlite|postgres|postgresql|mysql|mariadb|mssql|oracle|
 COLOURS = {"target": "bold", "outcome": "yellow", "left out": "dim", "dropped": "yellow"}
 
 
-def main() -> None:
-    """Parse the command line, make the workspace, exit."""
-    args = _parser().parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    """Parse the command line, or these words of one, and make the workspace; returns the exit code."""
+    args = _parser().parse_args(words)
     try:
         new(args)
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or args.folder}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print("stopped; nothing was made", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 def new(args: argparse.Namespace) -> None:
@@ -97,7 +99,7 @@ def _name(asked: str | None, folder: Path) -> str:
 
 def show(plan: Plan, folder: Path) -> None:
     """What was decided, a line for each column, and the next command."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for column in ("column", "becomes", "because"):
         table.add_column(column, overflow="fold")
@@ -120,9 +122,7 @@ def _plain(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.new", description="Make a workspace for a table; every value is guessed."
-    )
+    parser = argparse.ArgumentParser(prog="python -m flows.new", description="Make a workspace for a table, every value guessed.")
     flag = parser.add_argument
     flag("folder", type=Path, help="the workspace to make; it may exist, without a workspace in it")
     flag("--data", required=True, metavar="SOURCE", help="path, glob or URL of files; or of a database, or an API")
@@ -141,4 +141,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,11 @@ Role = Literal["number", "category", "date", "text", "outcome", "left out", "tar
 NEARLY_ALL = 0.95  # distinct values of the present ones: an identifier
 LONG_TEXT = (4.0, 40.0)  # words or characters on average: a text, not a category
 MISSING_WORDS = frozenset(["na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", ".", "unknown"])
-_KEY = re.compile(r"(^|[\W_])(id|ids|uuid|guid|key|rownames|row ?number|record ?no)$|^(index|unnamed: 0|column0)$", re.IGNORECASE)
+_KEY = re.compile(
+    r"(^|[\W_])(id|ids|uuid|guid|key|rownames|row ?number|record ?no)$|^(index|unnamed: 0|column0)$"
+    r"|(case|client|customer|user|order|record|row|session|account|item|product|patient|member|device|store|shop)id$",
+    re.IGNORECASE,
+)
 _CAMEL_KEY = re.compile(r"[a-z](Id|ID|Uuid|UUID|Key|Num)$")
 _NO_EVENT = re.compile(
     r"birth|dob|expir|due|until|valid|deadline|end|updat|modif|manufact|built|target|plan|schedul|deliver", re.IGNORECASE

@@ -16,7 +16,7 @@ LEAST_OF_CLASS = 5  # rows, so that each part of the split can hold one
 MOST_CLASSES = 200
 MOST_WHOLE_CLASSES = 10  # distinct whole numbers up to here are classes, beyond it a quantity
 KEPT_SHARE = 0.95  # of the rows that must remain when rare classes are left out
-POSITIVE = frozenset(["1", "yes", "y", "true", "t", "positive", "pos"])
+POSITIVE = frozenset(["yes", "y", "true", "t", "positive", "pos"])
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def _sort_key(label: Label) -> tuple[bool, Label]:
 def _ordered(kept: list[tuple[Label, int]]) -> tuple[Label, ...]:
     """Of two classes the positive one second: the one that says yes, else the rarer."""
     (one, ones), (other, others) = sorted(kept, key=lambda pair: _sort_key(pair[0]))
-    says = [str(label).strip().lower() in POSITIVE for label in (one, other)]
-    first_is_positive = says[0] if says[0] != says[1] else ones < others
+    says = [str(label).strip().lower() for label in (one, other)]
+    yes = ["1"] if says[0] in ("0", "-1") else POSITIVE  # of 1 and 2 neither is a yes
+    first_is_positive = says[0] in yes if (says[0] in yes) != (says[1] in yes) else ones < others
     return (other, one) if first_is_positive else (one, other)
