@@ -19,6 +19,14 @@ class DataError(TidemillError):
     exit_code = 3
 
 
+class PersonalError(DataError):
+    """Columns look personal and nobody decided what becomes of them; `columns` gives the reason for each by name."""
+
+    def __init__(self, message: str, columns: dict[str, str]) -> None:
+        super().__init__(message)
+        self.columns = columns
+
+
 class DivergedError(TidemillError):
     """A loss was no longer a number; nothing was written."""
 

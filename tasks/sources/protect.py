@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from tasks import engine
-from tasks.core.errors import DataError
+from tasks.core.errors import DataError, PersonalError
 from tasks.core.privacy import PSEUDONYM_LENGTH, SAMPLE, Coarsening, Guard, find_personal, undecided
 from tasks.credentials import read_secret
 from tasks.params import Privacy
@@ -55,7 +55,7 @@ def protected(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, 
 
 
 def check_personal(name: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -> None:
-    """DataError when columns look personal and params.yaml does not say what becomes of them; looks at the first rows."""
+    """PersonalError when columns look personal and params.yaml does not say what becomes of them; looks at the first rows."""
     rows = relation.limit(SAMPLE).fetchall()
     sample = {
         column: [str(row[i]) for row in rows if isinstance(row[i], str | int) and row[i] != ""]
@@ -65,14 +65,15 @@ def check_personal(name: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -
 
 
 def refuse_personal(name: str, found: Mapping[str, str], guard: Guard) -> None:
-    """DataError for what `found` says looks personal and is undecided."""
+    """PersonalError for what `found` says looks personal and is undecided."""
     open_ = undecided(found, guard)
     if open_:
         listing = "\n  ".join(f"column {column!r}: {found[column]}" for column in open_)
-        raise DataError(
+        raise PersonalError(
             f"source {name!r} has columns that look personal, and params.yaml does not say what becomes of them; "
             f"nothing of it was written\n  {listing}\n"
-            "  Name each under privacy: drop, pseudonymise, coarsen, or keep if it harms nobody"
+            "  Name each under privacy: drop, pseudonymise, coarsen, or keep if it harms nobody",
+            {column: found[column] for column in open_},
         )
 
 

@@ -1,0 +1,94 @@
+"""Values of params.yaml that follow from how large a table is, so that 80 rows learn something and a million end in minutes."""
+
+import math
+from dataclasses import dataclass
+
+from tasks.core.target import Task
+
+STEPS = 1500  # of the optimiser, for the teacher: what it needs whatever the batch
+VISITS = 2_000_000  # rows seen in all epochs, beyond which only time is lost
+CELLS = 3_000_000  # values that one trial of the search reads in an epoch
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One value for each place in the template."""
+
+    test: float
+    validation: float
+    max_quarantined: float
+    min_rows: int
+    drift: float
+    quantiles: int
+    min_count: int
+    tokens: int
+    members: int
+    bins: int
+    trials: int
+    tune_rows: int
+    tune_epochs: int
+    batch: int
+    dropout: float
+    width: tuple[int, ...]
+    epochs: int
+    patience: int
+    distill_epochs: int
+    distill_batch: int
+    hidden: tuple[int, ...]
+    teacher_weight: float
+    compress_epochs: int
+    calibration_rows: int
+    baseline_rows: int
+    max_bytes: int
+    golden_rows: int
+
+
+def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
+    """Sizes for a table of that many rows and features; `words`: of its longest column of texts, on average."""
+    test, validation = (0.25, 0.15) if rows < 1000 else (0.2, 0.1)
+    train = max(1, int(rows * (1 - test - validation)))
+    batch = _power_of_two(train / 50, 16, 2048)
+    epochs = _clip(min(STEPS / _steps(train, batch), VISITS / train), 4, 80)
+    tune_rows = min(_clip(CELLS / columns, 10_000, 100_000), max(train, 100))
+    distill_batch = max(16, batch // 2)
+    return Sizes(
+        test=test,
+        validation=validation,
+        max_quarantined=0.05 if rows < 1000 else 0.01,
+        min_rows=max(20, rows // 2),
+        drift=0.3 if rows < 1000 else 0.2 if rows < 10_000 else 0.1,
+        quantiles=_clip(train / 20, 8, 64),
+        min_count=_clip(train / 2000, 2, 200),
+        tokens=_clip(1.5 * words, 8, 64),
+        members=8 if rows * columns < 30_000_000 else 4,
+        bins=16 if columns <= 60 else 8,
+        trials=5,
+        tune_rows=tune_rows,
+        tune_epochs=_clip(400 / _steps(tune_rows, batch), 1, epochs),
+        batch=batch,
+        dropout=0.05 if task == "regression" else 0.1 if rows < 100_000 else 0.2,
+        width=(16, 32, 64) if rows < 1000 else (48, 64, 96) if rows < 20_000 else (96, 128, 160),
+        epochs=epochs,
+        patience=max(2, epochs // 5),
+        distill_epochs=_clip(1.5 * epochs, 6, 100),
+        distill_batch=distill_batch,
+        hidden=(32, 16) if rows < 1000 else (64, 32),
+        teacher_weight=0.9,
+        compress_epochs=_clip(200 / _steps(train, distill_batch), 1, 40),
+        calibration_rows=_clip(train, 10, 1000),
+        baseline_rows=_clip(30_000_000 / columns, 10_000, 1_000_000),
+        max_bytes=50_000_000,
+        golden_rows=_clip(rows * test, 1, 16),
+    )
+
+
+def _steps(rows: int, batch: int) -> int:
+    return math.ceil(rows / batch)
+
+
+def _clip(value: float, low: int, high: int) -> int:
+    return max(low, min(high, round(value)))
+
+
+def _power_of_two(value: float, low: int, high: int) -> int:
+    return int(max(low, min(high, 2 ** round(math.log2(max(value, 1))))))
