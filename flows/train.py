@@ -12,6 +12,7 @@ from tasks.freeze import freeze_schema
 from tasks.params import change_params
 from tasks.poll import poll
 from tasks.publish import Release, publish
+from tasks.remember import remember_release
 from tasks.reproduce import reproduce
 from tasks.server import bury
 from tasks.sources.lock import require_lock
@@ -37,6 +38,7 @@ def train(workspace: Path, settings: list[str] | None = None, offline: bool = Fa
             poll(workspace)
         reproduce("ingest", workspace)
         freeze_schema(workspace)
+        remember_release(workspace)
         for stage in STAGES[1:]:
             reproduce(stage, workspace)
         release = publish(workspace)

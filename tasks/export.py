@@ -14,7 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 from ruamel.yaml import YAML
 
-from tasks import stage
+from tasks import protection, stage
 from tasks.columns import raw_columns
 from tasks.core import objective, report
 from tasks.core.calendar import format_time
@@ -189,7 +189,7 @@ def model_card(
             least_rows=quality["least_slice_rows"],
             weakest=own.head(WEAKEST).to_dict("records"),
             snapshot=snapshot,
-            privacy=privacy_in_words(privacy),
+            privacy=protection.in_words(privacy),
             min_count=preprocess.min_count,
         )
     )
@@ -231,19 +231,6 @@ def demands(gate: dict[str, Any], task: Task) -> str:
     if gate["beats"]:
         parts.append(f"a lower {WORDS[METRICS[task][1]]} than {' and '.join(gate['beats'])}")
     return ", ".join(parts)
-
-
-def privacy_in_words(privacy: Privacy) -> list[tuple[str, str]]:
-    """Each personal column with what was done to it before anything was written."""
-    return [
-        *((column, "dropped") for column in privacy.drop),
-        *((column, "replaced by a keyed pseudonym (HMAC-SHA256)") for column in privacy.pseudonymise),
-        *(
-            (column, f"coarsened to {to if isinstance(to, str) else f'its first {to} characters'}")
-            for column, to in privacy.coarsen.items()
-        ),
-        *((column, "looked personal, kept as it is") for column in privacy.keep),
-    ]
 
 
 def lineage(quality: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """What a validation came to: its figures, its words, and its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tasks.core import report
+from tasks.core.columns import Drift, columns_from_statistics
 from tasks.core.contract import Violation
+from tasks.core.looks import Days
 from tasks.core.target import as_text
-from tasks.params import Table
+from tasks.core.timeline import Period
+from tasks.params import Table, Validate
 from tasks.rules import Demand
 from tasks.scan import Scan
 from tasks.statistics import Distance
-from tasks.trend import Period
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Outcome:
     distances: Sequence[Distance]
     warnings: Sequence[Violation]  # what the schema forbids of columns without a role
     course: Sequence[Period]
+    days: Mapping[str, Days]  # rows of each day of the columns that hold dates
+    splits: Sequence[report.Part]
 
     @property
     def rules(self) -> list[Violation]:
@@ -71,31 +75,44 @@ def tell(outcome: Outcome, table: Table) -> str:
     return f"{said}; {', '.join(f'{100 * share:.1f}% {name}' for name, share in figures.items())}"
 
 
-def render(outcome: Outcome, table: Table) -> str:
-    """The data report, from all that is known; the one place that calls it."""
-    rate = [(str(period.start), period.values[0], period.rows) for period in outcome.course] if table.task == "binary" else []
-    counts = {
-        "rows": outcome.found.rows,
-        "valid": outcome.found.valid,
-        "quarantined": outcome.found.rows - outcome.found.valid,
-        "target_rate": target_figures(outcome, table).get(as_text(table.classes[1]) if table.classes else "", 0.0),
-    }
+def render(outcome: Outcome, table: Table, validate: Validate, done: Mapping[str, str], snapshot: Mapping[str, Any]) -> str:
+    """The data report, from all that is known; `done` says what privacy made of each column."""
+    found = outcome.found
+    notes: dict[str, list[str]] = {}
+    for one in outcome.warnings:
+        notes.setdefault(one.column, []).append(one.rule)
     return report.render(
-        title=f"Data report: {table.target}",
-        counts=counts,
-        statistics=outcome.described,
-        roles=column_roles(table),
-        violations=[one for one in outcome.rules if one.rows],
-        rate=rate,
-        target=table.target,
+        report.Report(
+            title=f"Data report: {table.target}",
+            target=table.target,
+            task=table.task,
+            counts=report.Counts(found.rows, found.valid, found.rows - found.valid, validate.max_quarantined, outcome.duplicates),
+            columns=columns_from_statistics(
+                outcome.described,
+                outcome.released,
+                roles=column_roles(table),
+                drift={one.column: Drift(one.value, one.threshold, one.measure) for one in outcome.distances},
+                privacy=done,
+                notes=notes,
+                days=outcome.days,
+            ),
+            classes=tuple(report.ClassRows(as_text(label), found.classes[as_text(label)]) for label in table.classes),
+            periods=tuple(outcome.course) if table.time else (),
+            splits=tuple(outcome.splits),
+            rules=tuple(report.Rule(one.column, one.rule, one.rows or 0, one.budget, one.examples) for one in outcome.rules),
+            sources=tuple(report.Source(name, rows) for name, rows in snapshot["source_rows"].items()),
+            time_range=(snapshot["first"], snapshot["last"]) if snapshot["first"] else None,
+            content=snapshot["content"],
+            schema_notes=tuple(str(one) for one in outcome.warnings),
+        )
     )
 
 
 def column_roles(table: Table) -> dict[str, str]:
-    """What each column is for, in one word."""
-    return {
-        **dict.fromkeys(table.slices, "slice"),
-        **dict.fromkeys((*table.numbers, *table.dates), "number"),
-        **dict.fromkeys((*table.categories, *table.texts), "category"),
-        table.target: "target",
-    }
+    """What each column is for, in one word, in the order of the report."""
+    roles = {table.target: "target"} | ({table.time: "time"} if table.time else {})
+    named = {"number": table.numbers, "category": table.categories, "date": table.dates, "text": table.texts, "slice": table.slices}
+    for role, columns in named.items():
+        for column in columns:
+            roles.setdefault(column, role)
+    return roles

@@ -67,7 +67,9 @@ def main(step: Callable[..., None]) -> None:
 
 
 def section(params: Params, name: str) -> Any:
-    """The part of params.yaml that a step's parameter of that name stands for."""
+    """The part of params.yaml that a step's parameter of that name stands for; split stands for preprocess.split alone."""
+    if name == "split":
+        return params.preprocess.split
     fields = {field.alias or key: key for key, field in Params.model_fields.items()}
     return getattr(params, fields[name])
 

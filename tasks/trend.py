@@ -1,28 +1,23 @@
-"""The target over time: of each day, week, month, quarter or year the rows and what their target is."""
+"""What of the valid rows the report shows beside their statistics: the target over time, rows by day, the sides of the split."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks import engine
-from tasks.core.target import as_text
+from tasks.core.report import Part
+from tasks.core.split import PARTS
+from tasks.core.target import as_text, encode_labels
+from tasks.core.timeline import Period
 from tasks.params import Table
-from tasks.shards import shard_paths
+from tasks.shards import read_shards, shard_paths
 
 MOST = 60  # periods
 DAYS = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
-
-
-@dataclass(frozen=True)
-class Period:
-    """The rows of some days and what their target is: (share of the second class,) of two, (mean, 10%, 90%) of a number, the
-    share of each of more classes in their order."""
-
-    start: date
-    rows: int
-    values: tuple[float, ...]
 
 
 def target_over_time(valid: Path, table: Table) -> list[Period]:
@@ -35,6 +30,37 @@ def target_over_time(valid: Path, table: Table) -> list[Period]:
         told = ", ".join(_values(table, _as_told(db, target)))
         rows = db.sql(f"SELECT {start} AS start, count(*), {told} FROM valid GROUP BY 1 ORDER BY 1").fetchall()
     return [Period(start, count, tuple(map(float, values))) for start, count, *values in rows]
+
+
+def rows_by_day(valid: Path, columns: Sequence[str]) -> dict[str, dict[date, int]]:
+    """Of each of the columns, which hold dates or times, the rows of each day."""
+    if not columns:
+        return {}
+    with engine.connect() as db:
+        db.read_parquet([str(path) for path in shard_paths(valid)]).create_view("valid")
+        found = {}
+        for column in columns:
+            day = f"CAST({engine.quoted(column)} AS DATE)"
+            counts = f"SELECT {day}, count(*) FROM valid WHERE {engine.quoted(column)} IS NOT NULL GROUP BY 1 ORDER BY 1"
+            found[column] = {day: int(rows) for day, rows in db.sql(counts).fetchall()}
+    return found
+
+
+def split_sizes(valid: Path, table: Table, parts: NDArray[np.uint8]) -> list[Part]:
+    """The sides of the split: rows, and the mean of a number or the share of the second class of two."""
+    rows, sums, start = np.zeros(len(PARTS)), np.zeros(len(PARTS)), 0
+    for shard in read_shards(valid, [table.target]):
+        own = parts[start : start + len(shard)]
+        start += len(shard)
+        rows += np.bincount(own, minlength=len(PARTS))
+        if table.task != "multiclass":
+            values = shard.column(0).to_pandas().to_numpy()
+            told = values if table.task == "regression" else encode_labels(values, table.classes)
+            sums += np.bincount(own, weights=told, minlength=len(PARTS))
+    return [
+        Part(name, int(count), None if table.task == "multiclass" or not count else float(total / count))
+        for name, count, total in zip(PARTS, rows, sums, strict=True)
+    ]
 
 
 def _period(db: duckdb.DuckDBPyConnection, time: str) -> str:

@@ -19,13 +19,15 @@ from tasks.core.errors import DataError
 from tasks.core.target import as_text
 from tasks.frozen import load_schema
 from tasks.outcome import Outcome, render, summarise, tell
-from tasks.params import Table, Validate
+from tasks.params import Privacy, Split, Table, Validate
+from tasks.parts import assign_parts
+from tasks.protection import in_words
 from tasks.repeats import find_repeats
 from tasks.rules import Demand, check_expressions, demands, of_rows
 from tasks.scan import Scan, scan
 from tasks.shards import read_shards, shard_paths, table_schema
 from tasks.statistics import Distance
-from tasks.trend import target_over_time
+from tasks.trend import rows_by_day, split_sizes, target_over_time
 
 log = logging.getLogger("tasks.validate")
 
@@ -33,11 +35,15 @@ SAME = "equals an earlier row"
 
 
 def validate_table(
+    seed: int,
+    privacy: Privacy,
     table: Table,
     validate: Validate,
+    split: Split,
     *,
     raw: Path,
     sets: Path,
+    snapshot: Path,
     schema: Path,
     released: Path,
     valid: Path,
@@ -65,17 +71,39 @@ def validate_table(
             log.warning("%s (no role in params.yaml, so the run goes on)", warning)
         distances = drift(described, before, frozen, table, validate) if before else []
 
-        course = target_over_time(valid_aside, table)
-        outcome = Outcome(found, demanded, len(same), described, before, distances, warns, course)
+        outcome = Outcome(
+            found,
+            demanded,
+            len(same),
+            described,
+            before,
+            distances,
+            warns,
+            target_over_time(valid_aside, table),
+            rows_by_day(valid_aside, dates_of(table, table_schema(valid_aside))),
+            split_sizes(valid_aside, table, assign_parts(valid_aside, table, split, seed)),
+        )
+        page = render(outcome, table, validate, in_words(privacy), json.loads(snapshot.read_text()))
         with (
             stage.replacing(reference) as reference_aside,
             stage.replacing(data_report) as report_aside,
             stage.replacing(summary) as summary_aside,
         ):
             reference_aside.write_bytes(described.SerializeToString(deterministic=True))
-            report_aside.write_text(render(outcome, table), encoding="utf-8")
+            report_aside.write_text(page, encoding="utf-8")
             summary_aside.write_text(json.dumps(summarise(outcome, table), indent=2))
     log.info("%s", tell(outcome, table))
+
+
+def dates_of(table: Table, columns: pa.Schema) -> list[str]:
+    """The columns of the table that hold dates or times, as a feature or as its time."""
+    return [
+        name for name in dict.fromkeys((*([table.time] if table.time else []), *table.dates)) if _is_date(columns.field(name).type)
+    ]
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def prepare(table: Table, validate: Validate, raw: Path, sets: Path) -> tuple[list[Demand], NDArray[np.int64]]:

@@ -125,6 +125,7 @@ def make_workspace(path: Path) -> None:
     write_sources(path / "sources")
     (path / "data").mkdir()
     shutil.copy(ROOT / "data/schema.pbtxt", path / "data")
+    shutil.copy(ROOT / "data/released.pb", path / "data")
     shutil.copy(ROOT / "dvc.yaml", path)
     (path / "tasks").symlink_to(ROOT / "tasks")
     (path / ".gitignore").write_text(

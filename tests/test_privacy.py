@@ -112,7 +112,7 @@ def test_nothing_personal_is_found_after_a_run(tmp_path: Path, environment: dict
     for line in (
         "| email | dropped |",
         "| people.customer_name | replaced by a keyed pseudonym (HMAC-SHA256) |",
-        "| birthday | coarsened to month |",
+        "| birthday | coarsened to its month |",
     ):
         assert line in card
     # The search itself finds what it is asked for.
