@@ -24,6 +24,7 @@ SECONDS_BETWEEN_UPDATES = 2.0
 # What DVC says of its own work, and what TensorFlow's C++ says whatever it is told.
 NOISE = re.compile(
     r"Running stage|> |Updating lock file|Use `dvc push`|To track the changes|To enable auto staging|\t(git add|dvc config)"
+    r"|WARNING: '.*' is empty"
     r"|WARNING: All log messages before absl|[IWE]\d{4} \d\d:|INFO: Created TensorFlow Lite|fully_quantize:|Function `serve`"
     r"|Unable to import IPython|TFDV visualization APIs"
 )

@@ -45,6 +45,7 @@ def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw:
     with stage.replacing(snapshot) as aside:
         content = {
             "sources": {name: locked[name] for name in sources},
+            "source_rows": {name: sum(map(count_rows, parts)) for name, parts in landed.items()},
             "rows": rows,
             "content": stage.content_hash(raw),
             **described,
