@@ -290,6 +290,15 @@ def test_new_rows_with_the_last_watermark_are_not_lost(server: Api, key: str | N
     assert api.look("orders", of, OPEN, store())["rows"] == 7
 
 
+def test_rows_before_the_last_watermark_are_dropped_when_the_server_sends_them(server: Api) -> None:
+    server.answer = table = Table(ROWS[:6])
+    of = source(server, watermark=NEW)
+    mark = api.look("orders", of, OPEN, store())
+    server.answer = by_number([*table.rows, {"id": 50, "word": "late", "at": "2024-01-01T09:00:00Z"}], 3)
+    assert api.look("orders", of, OPEN, store()) == mark
+    assert words(stored()) == words(ROWS[:6])
+
+
 def test_row_that_comes_again_with_a_later_watermark_replaces_the_one_before(server: Api) -> None:
     server.answer = table = Table(ROWS)
     of = source(server, key="id", watermark=NEW)
@@ -464,6 +473,13 @@ def test_pages_of_an_hour_ago_or_of_another_question_are_not_gone_on_from(server
         with pytest.raises(DataError):
             api.look("orders", source(server), OPEN, store())
         assert server.queries("page") == ["1", "2", "3"]
+
+
+def test_pages_of_another_span_are_not_gone_on_from() -> None:
+    sheet = paging.Sheet(place=1, next=2, is_last=False, digest="", count=1)
+    fetched.Fetched(Path("pages"), fetched.Span()).add(sheet, [{"id": 1}], None)
+    assert fetched.Fetched(Path("pages"), fetched.Span()).rows == 1
+    assert fetched.Fetched(Path("pages"), fetched.Span(since="2024")).rows == 0
 
 
 # Personal columns

@@ -339,10 +339,12 @@ def test_no_message_tells_a_secret_that_the_server_repeats(
     server: Api, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("API_TOKEN", "s3cret-token")
+    monkeypatch.setattr(request, "EXCERPT", 1000)
     server.answer = lambda asked: Reply(
-        json.dumps([asked.headers, asked.query, "ann@example.org", "+1 555 123 4567"]).encode(), 400
+        json.dumps([asked.headers["authorization"], asked.query, "ann@example.org", "+1 555 123 4567"]).encode(), 400
     )
     said = refusal(source(server, token="env:API_TOKEN", query={"api_key": "k3y-of-the-query"}))
+    assert 'status 400: \'["Bearer ***", ' in said
     written = "".join(path.read_text(errors="replace") for path in Path().rglob("*") if path.is_file())
     for secret in ("s3cret", "k3y-of", "ann@", "4567"):
         assert secret not in said + written + "".join(capfd.readouterr())
