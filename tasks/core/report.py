@@ -167,7 +167,8 @@ def look_at(report: Report) -> Iterator[Line]:
 
 
 def _named(rule: Rule) -> str:
-    return f"{rule.column}: {rule.words}" if rule.column else rule.words
+    named = f"{rule.column}: {rule.words}" if rule.column else rule.words
+    return named if len(named) <= 100 else f"{named[:100]}…"
 
 
 def _first(column: Column, about: About) -> list[Finding]:
