@@ -60,6 +60,8 @@ def run_child(stage: str, arguments: list[str], workspace: Path, log: Any) -> st
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
         (workspace / CHILD).unlink(missing_ok=True)
     return "\n".join(words[-15:]) or f"exit code {child.returncode}" if child.returncode else ""
 

@@ -132,6 +132,7 @@ def _told(name: str, source: SqlSource, engine: sa.Engine) -> Iterator[None]:
 def _words(cause: BaseException, password: Any) -> str:
     """The error's first line; of a value that cannot be converted not the value, which may be personal."""
     said = first_line(Exception((str(cause) or type(cause).__name__).strip().splitlines()[0]))
+    said = said.removeprefix("connection failed: ")
     if str(getattr(cause, "sqlstate", None)).startswith("22"):
         said = said.partition(": ")[0]
     return said.replace(str(password), "***") if password else said

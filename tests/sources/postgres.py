@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -90,7 +91,7 @@ def running_postgres() -> Iterator[Callable[[str], Base]]:
 
         yield make
     finally:
-        server.send_signal(2)  # fast shutdown
+        server.send_signal(signal.SIGQUIT)  # at once: what it holds is thrown away
         server.wait(30)
         shutil.rmtree(folder)
 
