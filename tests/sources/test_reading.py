@@ -33,7 +33,9 @@ def test_file_of_a_kind_lands_right_or_is_refused_in_one_line(
     assert not Path("/tmp/tidemill-cve-2023-47248").exists()
 
 
-def test_nan_words_land_as_nan_and_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_words_land_as_nan_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     values = land(Case("nan", b"n\n1.5\nNaN\n"), tmp_path)
     assert values["n"][0] == 1.5
