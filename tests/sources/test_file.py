@@ -31,12 +31,14 @@ def source(path: str, **how: object) -> FileSource:
     return FileSource.model_validate({"kind": "file", "file": path, **how})
 
 
-def store() -> Store:
-    return Store(Path("store/key"))
+def store(described: FileSource | PackageSource | None = None) -> Store:
+    """The store of the source, another one for each way of reading it."""
+    how = described.model_dump(exclude={"file", "kind"}, exclude_defaults=True) if isinstance(described, FileSource) else {}
+    return Store(Path("store", *sorted(how)) / "key")
 
 
 def land(described: FileSource | PackageSource, guard: Guard | None = None) -> Store:
-    landed = store()
+    landed = store(described)
     file.land("flights", described, file.look("flights", described), guard or Guard(), landed)
     return landed
 
@@ -116,10 +118,11 @@ def test_file_that_this_user_may_not_read_is_refused(tmp_path: Path) -> None:
     Path("a.csv").write_bytes(GOOD)
     Path("a.csv").chmod(0)
     code = (
-        "import os; os.getuid() or os.setuid(65534)\n"
+        "import os\n"
         "from pathlib import Path\n"
         "from tasks.core.errors import DataError\n"
         "from tasks.sources.formats import refuse_no_file\n"
+        "os.getuid() or os.setuid(65534)\n"
         "try:\n    refuse_no_file('here', Path('a.csv'))\n"
         "except DataError as error:\n    print(error)\n"
     )

@@ -29,7 +29,7 @@ def test_file_of_a_kind_lands_right_or_is_refused_in_one_line(
         assert land(case, tmp_path) == case.rows
         assert case.log in caplog.text
         assert case.log or not [record for record in caplog.records if record.levelno > logging.INFO]
-    assert not [path for path in tmp_path.glob("store/.spool/*")]
+    assert not list(tmp_path.glob("store/.spool/*"))
     assert not Path("/tmp/tidemill-cve-2023-47248").exists()
 
 
