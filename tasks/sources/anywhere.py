@@ -22,8 +22,12 @@ def find(where: str, url: str) -> Files:
     system, path = _system(where, url)
     scheme = url.split("://")[0]
     by_pattern = any(letter in path for letter in "*?[")
-    with _told(where):
-        paths = sorted(map(str, system.glob(path))) if by_pattern else [path]
+
+    def listed() -> list[str]:
+        with _told(where):
+            return sorted(map(str, system.glob(path)))
+
+    paths = with_tries(where, listed) if by_pattern else [path]
     if not paths:
         raise DataError(f"{where}: no file fits; correct the pattern in params.yaml")
     addresses = [f"{scheme}://{one.lstrip('/')}" for one in paths] if by_pattern else [url]

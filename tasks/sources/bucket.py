@@ -17,7 +17,6 @@ from tasks.sources.lock import Mark
 from tasks.sources.network import (
     CONNECT_SECONDS,
     READ_SECONDS,
-    TRIES,
     TransientError,
     append,
     forbidden,
@@ -31,6 +30,7 @@ from tasks.sources.places import Files, Found
 
 MAGIC = re.compile(r"[*?\[]")
 MD5 = re.compile(r"[0-9a-f]{32}")
+BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled"}
 
 
@@ -38,11 +38,15 @@ def find(where: str, url: str, endpoint: str | None) -> Files:
     """The object, or those whose keys fit the pattern, by ETag and size."""
     name, key = _split(where, url)
     if not MAGIC.search(key):
-        return Files((_look(where, name, key, endpoint),), by_pattern=False)
+        return Files((with_tries(where, lambda: _look(where, name, key, endpoint)),), by_pattern=False)
     fits = re.compile(glob_translate(key))
-    with _told(where, name):
-        pages = _client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=MAGIC.split(key)[0])
-        objects = [thing for page in pages for thing in page.get("Contents", []) if fits.match(thing["Key"])]
+
+    def listed() -> list[dict[str, Any]]:
+        with _told(where, name):
+            pages = _client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=MAGIC.split(key)[0])
+            return [thing for page in pages for thing in page.get("Contents", []) if fits.match(thing["Key"])]
+
+    objects = with_tries(where, listed)
     if not objects:
         raise DataError(f"{where}: no object fits; correct the pattern in params.yaml")
     found = (_found(name, thing["Key"], thing["ETag"], thing["Size"], endpoint) for thing in objects)
@@ -89,7 +93,7 @@ def _split(where: str, url: str) -> tuple[str, str]:
 def _client(endpoint: str | None) -> Any:
     session = boto3.session.Session()
     config = Config(
-        retries={"mode": "standard", "max_attempts": TRIES},
+        retries={"mode": "standard", "total_max_attempts": 1},  # the tries are ours, as a body may break off too
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         s3={"addressing_style": "path" if endpoint else "auto"},
@@ -114,7 +118,7 @@ def _told(where: str, name: str) -> Iterator[None]:
             raise moved(where) from error
         if code in DENIED or status in (401, 403):
             raise forbidden(where, f"the service answered {code}") from error
-        if status >= 500 or code in ("SlowDown", "RequestTimeout"):
+        if status >= 500 or status == 429 or code in BUSY:
             raise TransientError(f"the service answered {code}") from error
         raise DataError(f"{where}: the service answered {code}; check the address and the endpoint") from error
     except ParamValidationError as error:

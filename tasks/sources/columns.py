@@ -95,7 +95,7 @@ class Judge:
             kinds = [(seen.replace("{0}", quoted(name)) % patterns) for name in names]
             relation = self.raw.relation.select(", ".join(f"{kind} AS k{i}" for i, kind in enumerate(kinds)))
             width = len(fields(Shapes))
-            counts = [f"count_if(k{i} = {kind})" for i in range(len(names)) for kind in range(width)]
+            counts = [f"count(*) FILTER (WHERE k{i} = {kind})" for i in range(len(names)) for kind in range(width)]
             row = relation.aggregate(", ".join(counts)).fetchall()[0]
             found |= {name: Shapes(*row[i * width : (i + 1) * width]) for i, name in enumerate(names)}
         return found
@@ -168,8 +168,9 @@ class Judge:
                 "%s: column %r holds %s values nan or inf, taken as numbers; name them under missing if they mean no value",
                 self.where, name, f"{counts.words:,}",
             )  # fmt: skip
-        if style == "comma" or counts.commas or (not whole and not counts.points and not counts.exponents):
-            self._say(name, f"is read as numbers with a decimal {style}", ".*[^0-9].*", fits=True)
+        marks = ".*[.,].*" if style == "comma" else numbers.THOUSANDS
+        if examples := self._examples(name, marks, fits=True):
+            log.info("%s: column %r is read as numbers with a decimal %s%s", self.where, name, style, examples)
         return numbers.converted(quoted(name), style, whole)
 
     def _refuse_number(self, column: Column) -> None:

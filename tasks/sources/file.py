@@ -37,7 +37,8 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
         if key not in landed:
             _land_one(name, source, one, guard, store)
     store.keep(list(parts))
-    agree(f"source {name!r}", dict(zip((one.shown for one in parts.values()), store.paths, strict=True)))
+    if found.by_pattern:
+        agree(f"source {name!r}", dict(zip((one.shown for one in parts.values()), store.paths, strict=True)))
 
 
 def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard: Guard, store: Store) -> None:

@@ -19,6 +19,7 @@ INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
 DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)? *"
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
+THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
 ZEROS = r" *[-+]?0[0-9]+([.,][0-9]*)? *"  # a code, not a number: "00123"
 
 
@@ -73,18 +74,15 @@ class Counts:
 
 def counting(column: str) -> list[str]:
     """SQL that counts the values by how they are written, in the order of Counts' fields."""
-    digits = f"regexp_replace({column}, '[^0-9+-]', '', 'g')"
-    return [
-        f"count({column})",
-        f"count_if(regexp_full_match({column}, {_sql(GRAMMAR['point'])}))",
-        f"count_if(regexp_full_match({column}, {_sql(GRAMMAR['comma'])}))",
-        f"count_if(regexp_full_match({column}, {_sql(WORD)}))",
-        f"count_if(regexp_full_match({column}, {_sql(ZEROS)}))",
-        f"count_if(CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN TRY_CAST({digits} AS BIGINT) IS NULL END)",
-        f"count_if(contains({column}, ','))",
-        f"count_if(contains({column}, '.'))",
-        f"count_if(contains({column}, 'e') OR contains({column}, 'E'))",
+    digits = f"TRY_CAST(regexp_replace({column}, '[^0-9+-]', '', 'g') AS BIGINT)"
+    long = f"CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN {digits} IS NULL END"
+    conditions = [
+        *(f"regexp_full_match({column}, {_sql(pattern)})" for pattern in (GRAMMAR["point"], GRAMMAR["comma"], WORD, ZEROS)),
+        long,
+        *(f"contains({column}, '{mark}')" for mark in ",."),
+        f"contains(lower({column}), 'e')",
     ]
+    return [f"count({column})", *(f"count(*) FILTER (WHERE {condition})" for condition in conditions)]
 
 
 def converted(column: str, style: Style, whole: bool) -> str:

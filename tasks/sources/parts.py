@@ -14,8 +14,6 @@ NUMBERS = {"BIGINT", "DOUBLE"}
 def agree(where: str, parts: dict[str, Path]) -> None:
     """Columns that are empty in a part have the type that the others give them; DataError, by file and column, for what does
     not fit. Integers beside decimals stay as they are: who reads the parts together has decimals."""
-    if len(parts) < 2:
-        return
     types = {shown: _types(path) for shown, path in parts.items()}
     first, *others = types
     for other in others:

@@ -1,13 +1,14 @@
 """Reads one file, whatever its format and packing, as a DuckDB relation: first as it stands, then in types found from all of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyarrow_hotfix  # noqa: F401  closes CVE-2023-47248 in pyarrow 10: a crafted schema ran code when it was opened
 
 from tasks.core.errors import DataError
@@ -41,8 +42,8 @@ def opened(
                 yield _with_rows(where, guard, raw)
             case "arrow":
                 with packing.spooled(where, spool, ()) as parquet:
-                    _rewrite_arrow(where, guard, plain, parquet, db)
-                    yield _with_rows(where, guard, _typed_already(db.read_parquet(str(parquet)), how))
+                    _rewrite_arrow(where, plain, parquet)
+                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(db.read_parquet(str(parquet)), how)))
 
 
 def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> duckdb.DuckDBPyRelation:
@@ -62,13 +63,17 @@ def _said(error: str, guard: Guard) -> str:
     """The error in words of ours where it is one of a text's lines, which DuckDB would quote whole."""
     line = re.search(r"CSV Error on Line: (\d+)", error)
     if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", error):
-        cause = f"has {fields[2]} fields where the header has {fields[1]}; correct it, or name the delimiter:"
+        few = int(fields[2]) < int(fields[1])
+        said = f"has {fields[2]} of the header's {fields[1]} fields" if few else f"has more fields than the header's {fields[1]}"
+        cause = f"{said}; correct it, or name the delimiter:"
     elif "unterminated quote" in error:
         cause = "holds a quote that is not closed, or not doubled within a field; correct it"
     elif "Maximum line size" in error:
         cause = f"is longer than {LONGEST_LINE:,} bytes; is a quote not closed?"
     elif "state machine" in error:
         return "a quote is closed within a field, or the lines end in more than one way (CRLF, LF, CR); write the file anew"
+    elif "expected records" in error:
+        return "its JSON holds no objects; expected one object for each row"
     elif json := re.search(r"(?:in line|in record/value) (\d+)", error):
         what = re.search(r"in (?:line|record/value) \d+: ([a-z ]+)", error)
         duplicate = re.search(r'has duplicate key ("[^"]*")', error)
@@ -143,20 +148,26 @@ def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
     return Raw(relation.select(", ".join(selected)), tuple(judged))
 
 
-def _rewrite_arrow(where: str, guard: Guard, path: Path, parquet: Path, db: duckdb.DuckDBPyConnection) -> None:
+def _rewrite_arrow(where: str, path: Path, parquet: Path) -> None:
     """Arrow's batches, in the order of the file, as Parquet, which can be read more than once."""
     try:
         with pa.memory_map(str(path)) as file:
             if file.read(6) == b"ARROW1":
                 whole = pa.ipc.open_file(file)
                 batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
-                reader = pa.RecordBatchReader.from_batches(whole.schema, batches)
+                _write_batches(batches, whole.schema, parquet)
             else:
                 file.seek(0)
-                reader = pa.ipc.open_stream(file)
-            told(where, guard, lambda: db.from_arrow(reader).to_parquet(str(parquet)))
-    except (pa.ArrowException, ValueError, OSError) as error:
+                stream = pa.ipc.open_stream(file)
+                _write_batches(stream, stream.schema, parquet)
+    except (pa.ArrowException, ValueError, OSError, RuntimeError) as error:  # the hotfix raises the last
         raise DataError(f"{where} is not whole Arrow IPC: {first_line(error)}; fetch it again") from error
+
+
+def _write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, parquet: Path) -> None:
+    with pq.ParquetWriter(parquet, schema) as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch]))
 
 
 def _literal(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import codecs
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,6 @@ def in_utf8(where: str, path: Path, encoding: str | None, spool: Path, guard: Gu
     """The file in UTF-8 without a mark, itself if it is that; DataError for a NUL or a byte that its encoding does not have."""
     encoding = _codec(where, encoding) if encoding else _marked(path) or _checked(where, path, guard)
     if encoding == "utf-8":
-        _refuse_bad_utf8(where, path)
         yield path
     else:
         with spooled(where, spool, _decoded(where, path, encoding)) as plain:
@@ -54,6 +54,7 @@ def _marked(path: Path) -> str | None:
 
 def _checked(where: str, path: Path, guard: Guard) -> str:
     """utf-8 when all of it is, or else the guess, which is told."""
+    _refuse_nuls(where, path)
     bad = _first_bad(path)
     if bad is None:
         return "utf-8"
@@ -66,7 +67,7 @@ def _checked(where: str, path: Path, guard: Guard) -> str:
         raise DataError(
             f"{where}: line {line} holds the byte 0x{byte:02x}, which is not UTF-8; correct it, or name the encoding: cp1252, ..."
         )
-    words = (word for word in sample.decode(encoding, "replace").split() if not word.isascii())
+    words = (word for word in re.findall(r"\w+", sample.decode(encoding, "replace")) if not word.isascii())
     example = "" if guard.changes else f", for example {next(words, '')[:40]!r}"
     said = f"{encoding}{example}; if that is wrong, name its encoding:"
     log.warning("%s is not UTF-8 (line %s) and was read as %s", where, line, said)
@@ -92,7 +93,7 @@ def _first_bad(path: Path) -> tuple[int, int] | None:
             lines += _ends(chunk)
 
 
-def _refuse_bad_utf8(where: str, path: Path) -> None:
+def _refuse_nuls(where: str, path: Path) -> None:
     lines = 1
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
