@@ -67,6 +67,7 @@ def accept_changes(workspace: Path, found: Sequence[Change], columns: Sequence[s
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
     """The text with every edit made, and all between them as it was."""
-    for start, end, words in sorted(dict.fromkeys(edits), key=lambda edit: edit[:2], reverse=True):
+    last_first = reversed(list(dict.fromkeys(edits)))  # of those at one place, the first stands first
+    for start, end, words in sorted(last_first, key=lambda edit: edit[:2], reverse=True):
         text = text[:start] + words + text[end:]
     return text

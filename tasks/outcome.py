@@ -73,7 +73,7 @@ def tell(outcome: Outcome, table: Table) -> str:
 
 def render(outcome: Outcome, table: Table) -> str:
     """The data report, from all that is known; the one place that calls it."""
-    rate = [(str(period.start), period.values[0], period.rows) for period in outcome.course] if table.task == "binary" else []
+    rate = [(str(period.start), period.values[0], period.rows) for period in outcome.course]
     counts = {
         "rows": outcome.found.rows,
         "valid": outcome.found.valid,
