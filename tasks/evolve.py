@@ -42,6 +42,11 @@ def find_changes(workspace: Path) -> list[Change]:
     done = subprocess.run(command, cwd=workspace, env=child_environment(), stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise failure("schema", json.loads(record.read_text()) if record.exists() else None, done.stderr.strip()[-2000:])
+    return read_changes(workspace)
+
+
+def read_changes(workspace: Path) -> list[Change]:
+    """What the last comparison found."""
     found = json.loads((workspace / CHANGES).read_text())["changes"]
     return [
         Change(one["column"], one["role"], tuple(one["said"]), one["verdict"], tuple((*edit,) for edit in one["edits"]))
