@@ -42,6 +42,11 @@ def find_changes(workspace: Path) -> list[Change]:
     done = subprocess.run(command, cwd=workspace, env=child_environment(), stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise failure("schema", json.loads(record.read_text()) if record.exists() else None, done.stderr.strip()[-2000:])
+    return read_changes(workspace)
+
+
+def read_changes(workspace: Path) -> list[Change]:
+    """What the last comparison found."""
     found = json.loads((workspace / CHANGES).read_text())["changes"]
     return [
         Change(one["column"], one["role"], tuple(one["said"]), one["verdict"], tuple((*edit,) for edit in one["edits"]))
@@ -67,6 +72,7 @@ def accept_changes(workspace: Path, found: Sequence[Change], columns: Sequence[s
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
     """The text with every edit made, and all between them as it was."""
-    for start, end, words in sorted(dict.fromkeys(edits), key=lambda edit: edit[:2], reverse=True):
+    last_first = reversed(list(dict.fromkeys(edits)))  # of those at one place, the first stands first
+    for start, end, words in sorted(last_first, key=lambda edit: edit[:2], reverse=True):
         text = text[:start] + words + text[end:]
     return text

@@ -1,0 +1,89 @@
+"""What of the last release is kept for the next table to be held against."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import DataError
+from tasks.remember import RELEASED, remember
+
+
+def record(workspace: Path, table: str) -> None:
+    """DVC has made the table of that hash."""
+    (workspace / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  ingest:\n    outs:\n    - path: data/raw\n      md5: {table}\n")
+
+
+def release(workspace: Path, version: str, table: str) -> None:
+    """The version, which learned on the table of that hash, is in production."""
+    home = workspace / "releases" / version
+    home.mkdir(parents=True)
+    (home / "reference.pb").write_bytes(f"statistics of {table}".encode())
+    (home / "lineage.json").write_text(json.dumps({"stages": {"ingest": {"data/raw": table}}}))
+    (workspace / "releases/production.json").write_text(json.dumps({"name": "n", "version": version, "chosen": "c"}))
+
+
+def remembered(workspace: Path) -> str:
+    return (workspace / RELEASED).read_bytes().decode()
+
+
+def test_before_the_first_release_there_is_nothing(tmp_path: Path) -> None:
+    record(tmp_path, "a")
+    assert remember(tmp_path) is None
+    assert remembered(tmp_path) == ""
+
+
+def test_table_that_is_new_is_held_against_the_release(tmp_path: Path) -> None:
+    record(tmp_path, "a")
+    remember(tmp_path)
+    release(tmp_path, "1", "a")
+    record(tmp_path, "b")
+    assert remember(tmp_path) == "1"
+    assert remembered(tmp_path) == "statistics of a"
+    assert remember(tmp_path) is None
+
+
+def test_run_with_nothing_new_leaves_the_file_untouched(tmp_path: Path) -> None:
+    record(tmp_path, "a")
+    remember(tmp_path)
+    release(tmp_path, "1", "a")
+    before = (tmp_path / RELEASED).stat()
+    assert remember(tmp_path) is None
+    after = (tmp_path / RELEASED).stat()
+    assert (remembered(tmp_path), after.st_mtime_ns, after.st_ino) == ("", before.st_mtime_ns, before.st_ino)
+
+
+def test_each_new_table_is_held_against_the_release_before_it(tmp_path: Path) -> None:
+    release(tmp_path, "1", "a")
+    record(tmp_path, "b")
+    remember(tmp_path)
+    release(tmp_path, "2", "b")
+    assert remember(tmp_path) is None
+    assert remembered(tmp_path) == "statistics of a"
+    record(tmp_path, "c")
+    assert remember(tmp_path) == "2"
+    assert remembered(tmp_path) == "statistics of b"
+
+
+def test_release_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    release(tmp_path, "1", "a")
+    record(tmp_path, "b")
+    (tmp_path / "releases/1/reference.pb").unlink()
+    with pytest.raises(DataError, match=r"production\.json names release '1', which releases does not hold whole"):
+        remember(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["releases/production.json", "releases/1/lineage.json"])
+def test_record_of_a_release_that_cannot_be_read_is_refused(tmp_path: Path, path: str) -> None:
+    release(tmp_path, "1", "a")
+    record(tmp_path, "b")
+    (tmp_path / path).write_text("{not json")
+    with pytest.raises(DataError, match="cannot be read"):
+        remember(tmp_path)
+    assert not (tmp_path / RELEASED).exists()
+
+
+def test_workspace_that_dvc_knows_nothing_of_has_nothing_to_compare(tmp_path: Path) -> None:
+    release(tmp_path, "1", "a")
+    assert remember(tmp_path) is None
+    assert remembered(tmp_path) == ""
