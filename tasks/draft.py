@@ -128,7 +128,8 @@ def _expression(name: str, cast: Cast) -> str:
         case "text":
             return f"CAST({column} AS VARCHAR) AS {column}"
         case "number":
-            return f"CAST({column} AS DOUBLE) AS {column}"
+            number = f"CAST({column} AS DOUBLE)"  # which "inf" and "nan" are too
+            return f"CASE WHEN isfinite({number}) THEN {number} END AS {column}"
         case "whole":
             return f"CAST({column} AS BIGINT) AS {column}"
         case "flag":

@@ -32,7 +32,7 @@ def find_server() -> tuple[str, str]:
 
     TidemillError when the URL that is set is none, or belongs to another machine, which does not answer.
     """
-    url = (PREFECT_API_URL.value() or LOCAL).rstrip("/")
+    url = address()
     try:
         parts = urlsplit(url)
         local = parts.hostname in ("127.0.0.1", "localhost", "::1") and (parts.port or 80) > 0
@@ -47,6 +47,11 @@ def find_server() -> tuple[str, str]:
     start(url)
     page = url.removesuffix("/api")
     return url, f"started a Prefect server at {page}; it stays up for the next runs; stop it with `prefect server stop`"
+
+
+def address() -> str:
+    """The URL of the API that runs talk to: the one that is set, or the local one."""
+    return (PREFECT_API_URL.value() or LOCAL).rstrip("/")
 
 
 def answers(url: str) -> bool:

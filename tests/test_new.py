@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -144,16 +145,27 @@ def test_classes_of_too_few_rows_are_left_out(tmp_path: Path, monkeypatch: pytes
     assert set(ingested(tmp_path / "work", monkeypatch).column("y").to_pylist()) == {"a", "b"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["城市 名称", 'say "hi"', "a.b", "select", "time", "a,b", "no", "it's", "a: b", "# x", "[x]", "{y}", "null", "12", "a\nb",
-     "tab\tx", "ends ", " starts", "back\\slash", "emoji 🎉", "line\u2028sep"],
-)  # fmt: skip
+ODD_NAMES = ["城市 名称", 'say "hi"', "a.b", "select", "time", "a,b", "no", "it's", "a: b", "# x", "[x]", "{y}", "null", "12"]
+ODD_NAMES += ["tab\tx", "back\\slash", "emoji 🎉", "line\u2028sep"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
 def test_column_of_any_name_is_carried_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     table = base()
     params = made(tmp_path, {name: table["x"], "kind": table["kind"], "y": table["y"]})
     assert params.table.numbers == (name,)
     assert ingested(tmp_path / "work", monkeypatch).column_names == [name, "kind", "y"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "ends ", " starts"])
+def test_column_whose_name_no_text_file_carries_is_carried_from_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    table = base()
+    pq.write_table(pa.table({name: table["x"], "y": table["y"]}), tmp_path / "table.parquet")
+    assert main([str(tmp_path / "work"), "--data", str(tmp_path / "table.parquet"), "--target", "y"]) == 0
+    assert Params.load(tmp_path / "work/params.yaml").table.numbers == (name,)
+    assert ingested(tmp_path / "work", monkeypatch).column_names == [name, "y"]
 
 
 def test_target_of_any_name_is_carried_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
