@@ -68,7 +68,8 @@ def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
         cells = cells_of(name, source, connection)
         column: sa.ColumnClause[Any] = sa.column(_watermark(name, source, cells, guard))
         counted = sa.select(sa.func.max(column).label("last"), sa.func.count(column).label("rows"), sa.func.count().label("all"))
-        answer = next(cells.batches(counted.select_from(cells.rows))).to_pylist()[0]
+        [batch] = cells.batches(counted.select_from(cells.rows))
+    answer = batch.to_pylist()[0]
     last, rows, all_rows = answer["last"], int(answer["rows"]), int(answer["all"])
     if rows < all_rows:
         raise DataError(
