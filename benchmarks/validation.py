@@ -1,6 +1,6 @@
 """Rows per second and memory of the stage validate on this workspace's table, repeated with jitter: 1 and 5 million rows.
 
-`python -m benchmarks.validation [--rows N ...] [--seed N]`; 30 million rows need 1 GB of disk. Needs data/raw.
+`python -m benchmarks.validation [--rows N ...] [--seed N]`; 30 million rows need 2 GB of disk. Needs data/raw.
 """
 
 import argparse
@@ -24,7 +24,13 @@ from tasks.params import Params
 from tasks.shards import read_shards, write_parquet
 
 HERE = Path()
-FLAGS = {"raw": "data/raw", "sets": "data/sets", "schema": "data/schema.pbtxt", "released": "data/released.pb"}
+FLAGS = {
+    "raw": "data/raw",
+    "sets": "data/sets",
+    "snapshot": "reports/snapshot.json",
+    "schema": "data/schema.pbtxt",
+    "released": "data/released.pb",
+}
 MADE = {"valid": "valid", "quarantine": "quarantine", "reference": "reference.pb", "data-report": "data.html"}
 
 
@@ -62,7 +68,7 @@ def measure(folder: Path, rows: int, draw: np.random.Generator) -> list[str]:
 
 def make_workspace(folder: Path, rows: int, draw: np.random.Generator) -> None:
     """The table again and again, each time with another hundredth of jitter on the numbers that are no whole ones."""
-    for path in ("params.yaml", FLAGS["schema"]):
+    for path in ("params.yaml", FLAGS["schema"], FLAGS["snapshot"]):
         (folder / path).parent.mkdir(exist_ok=True)
         shutil.copy(HERE / path, folder / path)
     (folder / FLAGS["released"]).touch()

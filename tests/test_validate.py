@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tasks.core.errors import DataError, ParamsError
-from tasks.params import Drift, Rule, Table, Validate
+from tasks.params import Drift, Privacy, RandomSplit, Rule, Table, Validate
 from tasks.schema import infer_schema
 from tasks.shards import write_shards
 from tasks.validate import validate_table
@@ -36,6 +36,8 @@ TABLE = Table(
     outcomes=(),
     query="-",
 )
+
+SNAPSHOT = {"source_rows": {"t": ROWS}, "first": None, "last": None, "content": "0" * 64}  # what ingest says of the table
 
 
 def columns(rows: int = ROWS) -> dict[str, list[Any]]:
@@ -84,10 +86,15 @@ class Place:
         paths = {name: self.folder / name for name in ("raw", "sets", "valid", "quarantine")}
         if not (self.folder / "schema.pbtxt").exists():
             self.infer(table, validate)
+        (self.folder / "snapshot.json").write_text(json.dumps(SNAPSHOT))
         validate_table(
+            1,
+            Privacy(key=None, drop=(), pseudonymise=(), coarsen={}, keep=()),
             table,
             validate or rules(),
+            RandomSplit(by="random", test=0.2, validation=0.2),
             **paths,
+            snapshot=self.folder / "snapshot.json",
             schema=self.folder / "schema.pbtxt",
             released=self.folder / "released.pb",
             reference=self.folder / "reference.pb",
