@@ -52,9 +52,9 @@ def check_remote(workspace: Path) -> Check:
 
 
 def _bucket(name: str, remote: dict[str, str]) -> Check:
-    import boto3  # type: ignore[import-untyped]  # half a second that other workspaces need not wait
-    from botocore.config import Config  # type: ignore[import-untyped]
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    import boto3  # half a second that other workspaces need not wait
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
 
     what, bucket = f"remote {name}", urlsplit(remote["url"]).netloc
     config = Config(connect_timeout=SECONDS, read_timeout=SECONDS, retries={"total_max_attempts": 1})

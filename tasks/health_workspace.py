@@ -14,8 +14,8 @@ from tasks.health import CODE, Check, ok
 from tasks.health_reach import check_remote, reach
 from tasks.params import ApiSource, FileSource, PackageSource, Params, Source, SqlSource, read_yaml
 from tasks.publish import PRODUCTION, STORE
-from tasks.sources.file import locate
 from tasks.sources.lock import read_lock
+from tasks.sources.places import locate
 from tasks.stage import content_hash
 
 
