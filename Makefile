@@ -12,7 +12,7 @@ train: setup  ## data to released model; runs only what changed
 	$(BIN)/python -m flows.train
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## lint and types
 	$(BIN)/ruff check .

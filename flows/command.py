@@ -1,7 +1,6 @@
 """Runs a flow as a command: flags, a server to leave its history on, a view of it, and an exit code that says how it ended."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -18,10 +17,9 @@ from rich.table import Table
 
 from tasks import claim, view
 from tasks.core.errors import TidemillError
-from tasks.core.metrics import METRICS, WORDS
 from tasks.cost import read_cost
 from tasks.params import Params, with_values
-from tasks.publish import Release
+from tasks.publish import Release, describe
 
 EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 4 refused by the gate, 5 busy, 130 and 143 stopped"
 
@@ -107,17 +105,7 @@ def summarise(workspace: Path, stages: Sequence[str], release: Release, seconds:
         cost = costs[stage]
         table.add_row(stage, f"{cost['wall_s']:.1f}", f"{cost['cpu_s']:.1f}", f"{cost['peak_mb']:,}")
     console.print(table)
-    quality = json.loads((workspace / "reports/evaluation.json").read_text())
-    mine, boosting = quality["candidates"][release.chosen], quality["baselines"]["gradient boosting"]
-    metrics = METRICS[quality["task"]][:2]
-    own = ", ".join(f"{WORDS[metric]} {mine[metric]['value']:,.4f}" for metric in metrics)
-    theirs = ", ".join(f"{boosting[metric]['value']:,.4f}" for metric in metrics)
-    console.print(
-        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, {own} "
-        f"(gradient boosting: {theirs})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(describe(workspace, release), highlight=False, soft_wrap=True)
     console.print(
         f"{seconds:.1f} s in all; history at {url.removesuffix('/api')}; serve it with: python -m serving",
         highlight=False,

@@ -10,9 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.core.errors import DataError
+from tasks.core.metrics import METRICS, WORDS
 from tasks.stage import content_hash, replacing
 
-BUNDLE, STORE = Path("models/release"), Path("releases")
+BUNDLE, STORE, EVALUATION = Path("models/release"), Path("releases"), Path("reports/evaluation.json")
 PRODUCTION = "production.json"  # names the version that is served
 
 
@@ -54,3 +55,15 @@ def put(workspace: Path) -> tuple[Release, bool]:
     with replacing(pointer) as aside:
         aside.write_text(json.dumps(asdict(release), indent=1))
     return release, True
+
+
+def describe(workspace: Path, release: Release) -> str:
+    """What was released, how small it is, and how good beside gradient boosting, in one line."""
+    quality = json.loads((workspace / EVALUATION).read_text())
+    mine, boosting = quality["candidates"][release.chosen], quality["baselines"]["gradient boosting"]
+    metrics = METRICS[quality["task"]][:2]
+    own = ", ".join(f"{WORDS[metric]} {mine[metric]['value']:,.4f}" for metric in metrics)
+    theirs = ", ".join(f"{boosting[metric]['value']:,.4f}" for metric in metrics)
+    return (
+        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, {own} (gradient boosting: {theirs})"
+    )

@@ -17,13 +17,16 @@ FORBIDDEN = {
 }
 ALLOWED = {("flows", "tasks.core.errors")}  # the errors that a command turns into a message and an exit code
 PREFECT = {
+    "child",
     "claim",
     "cost",
     "freeze",
     "poll",
     "publish",
+    "remember",
     "reproduce",
     "server",
+    "unlock",
     "view",
 }  # effects and the bridge; stages are the others
 ONLY_IN = {
@@ -31,8 +34,9 @@ ONLY_IN = {
     "tensorflow_model_optimization": {"tasks/compress.py"},
     "tf_keras": {"tasks/compress.py"},
     "keras_tuner": {"tasks/core/search.py"},
-    "duckdb": {"tasks/ingest.py", "tasks/sources/landing.py"},
-    "pandera": {"tasks/validate.py"},
+    "pandera": {"tasks/rules.py"},
+    "sqlalchemy": {"tasks/sources/cells.py", "tasks/sources/database.py", "tasks/sources/sql.py"},
+    "holidays": {"tasks/preprocess.py"},
 }
 
 
@@ -84,6 +88,10 @@ def test_prefect_is_imported_by_flows_and_effects_alone() -> None:
 def test_heavy_library_is_imported_in_one_place(module: str) -> None:
     users = {str(path.relative_to(ROOT)) for path in sources() if any(covers(module, name) for name in imports(path))}
     assert users == ONLY_IN[module]
+
+
+def test_duckdb_is_opened_in_one_place_which_bounds_its_memory_and_keeps_it_off_the_network() -> None:
+    assert {str(path.relative_to(ROOT)) for path in sources() if "duckdb.connect(" in path.read_text()} == {"tasks/engine.py"}
 
 
 def test_import_rules_find_a_breach(tmp_path: Path) -> None:
