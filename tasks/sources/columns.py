@@ -1,8 +1,9 @@
 """Types of columns that came as text, decided from every value; what is doubtful ends with an error or is told in the log."""
 
 import logging
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import duckdb
 
@@ -15,6 +16,7 @@ from tasks.sources.numbers import Counts, Style
 
 log = logging.getLogger("tasks.sources.columns")
 
+CELLS = 20_000  # values that a guess is made from
 AT_ONCE = 250  # columns counted by one query: thousands in one take longer to plan than to run
 MOSTLY = 0.95  # share of numbers from which on the others are taken for mistakes
 SOME = 0.5  # share of numbers from which on text is told
@@ -31,24 +33,35 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """How many of a column's values look like what at first sight, each counted once."""
+class Guess:
+    """What all of a column's values may look like, the type that they then have, and the types in params.yaml that it answers."""
 
-    integers: int
-    decimals: int
-    iso: int
-    digits: int  # what else begins with a digit
-    words: int  # nan and inf
-    flags: int  # true and false
-    texts: int
+    pattern: str
+    type_: str | None
+    answers: tuple[str, ...] = ()
+    date: bool = False
 
-    @property
-    def values(self) -> int:
-        return self.texts + self.flags + self.numberish
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
 
-    @property
-    def numberish(self) -> int:
-        return self.integers + self.decimals + self.iso + self.digits + self.words
+    def counting(self, column: str) -> str:
+        """SQL that counts the values of which it is true."""
+        fits = f"regexp_full_match({column}, {literal(self.pattern)})"
+        if self.date:
+            return f"count(CASE WHEN {fits} THEN TRY_CAST({column} AS {self.type_}) END)"
+        return f"count(*) FILTER (WHERE {fits})"
+
+
+GUESSES = (
+    Guess(numbers.INTEGER, "BIGINT", ("number",)),
+    Guess(numbers.DECIMAL, "DOUBLE", ("number",)),
+    Guess(dates.ISO["date"], "DATE", ("date",), date=True),
+    Guess(dates.ISO["time"], "TIMESTAMP", ("time",), date=True),
+    Guess(dates.ISO["zoned"], "TIMESTAMPTZ", ("time",), date=True),
+    Guess("(?i)true|false", "BOOLEAN"),
+)
+NUMBERISH = Guess("(?is) *[-+]?(nan|inf|infinity) *|[ ,.+-]*[0-9].*", None)  # of text: how much of it may be numbers or dates
 
 
 @dataclass(frozen=True)
@@ -73,8 +86,7 @@ class Judge:
         """The relation with every judged column in its type."""
         if absent := sorted(set(self.how.types) - set(self.raw.relation.columns)):
             raise DataError(f"{self.where}: types names {absent}; its columns are {_few(self.raw.relation.columns)}")
-        shapes = self._shapes()
-        found = {name: self._plain(name, shapes[name]) for name in self.raw.judged}
+        found = self._fitting(self._guesses())
         counted = self._count([name for name, expression in found.items() if expression is None])
         if any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told:
             counted += self._count([name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")])
@@ -84,35 +96,36 @@ class Judge:
         selected = [f"{found.get(name) or quoted(name)} AS {quoted(name)}" for name in self.raw.relation.columns]
         return self.raw.relation.select(", ".join(selected))
 
-    def _shapes(self) -> dict[str, Shapes]:
-        """The first sight of all values: one expression for each, whose later conditions are for those alone that need them."""
-        seen = "CASE WHEN {0} IS NULL THEN NULL WHEN regexp_full_match({0}, '%s') THEN 0 WHEN regexp_full_match({0}, '%s') THEN 1 "
-        seen += "WHEN regexp_full_match({0}, '%s') THEN 2 WHEN regexp_matches({0}, '^[ ,.+-]*[0-9]') THEN 3 WHEN length({0}) > 12 "
-        seen += "THEN 6 WHEN regexp_full_match({0}, '%s') THEN 4 WHEN lower({0}) IN ('true', 'false') THEN 5 ELSE 6 END"
-        found: dict[str, Shapes] = {}
-        for names in _chunks(list(self.raw.judged)):
-            patterns = (numbers.INTEGER, numbers.DECIMAL, dates.ANY_ISO, numbers.WORD)
-            kinds = [(seen.replace("{0}", quoted(name)) % patterns) for name in names]
-            relation = self.raw.relation.select(", ".join(f"{kind} AS k{i}" for i, kind in enumerate(kinds)))
-            width = len(fields(Shapes))
-            counts = [f"count(*) FILTER (WHERE k{i} = {kind})" for i in range(len(names)) for kind in range(width)]
-            row = relation.aggregate(", ".join(counts)).fetchall()[0]
-            found |= {name: Shapes(*row[i * width : (i + 1) * width]) for i, name in enumerate(names)}
+    def _guesses(self) -> dict[str, Guess]:
+        """What the first values of each column all look like."""
+        judged = self.raw.judged
+        if not judged:
+            return {}
+        first = self.raw.relation.select(", ".join(map(quoted, judged))).limit(max(20, CELLS // len(judged))).fetchall()
+        columns = zip(*first, strict=True)
+        return {name: self._guess(name, [v for v in values if v is not None]) for name, values in zip(judged, columns, strict=True)}
+
+    def _guess(self, name: str, values: list[str]) -> Guess:
+        guesses = [guess for guess in GUESSES if guess.date or name not in self.raw.only_dates]
+        return next((guess for guess in guesses if values and all(map(guess.regex.fullmatch, values))), NUMBERISH)
+
+    def _fitting(self, guesses: dict[str, Guess]) -> dict[str, str | None]:
+        """SQL of the columns all of whose values are what was guessed, or nothing, or plainly text; None for the others."""
+        found: dict[str, str | None] = {}
+        for names in _chunks(list(guesses)):
+            sql = [expression for name in names for expression in (f"count({quoted(name)})", guesses[name].counting(quoted(name)))]
+            row = self.raw.relation.aggregate(", ".join(sql)).fetchall()[0]
+            for name, values, fitting in zip(names, row[::2], row[1::2], strict=True):
+                found[name] = self._plain(name, guesses[name], values, fitting)
         return found
 
-    def _plain(self, name: str, shapes: Shapes) -> str | None:
-        """SQL of a column that the first sight decides; None for another."""
-        asked, values = self.how.types.get(name), shapes.values
+    def _plain(self, name: str, guess: Guess, values: int, fitting: int) -> str | None:
+        asked = self.how.types.get(name)
         if asked == "text" or not values:
             return quoted(name)
-        if asked in (None, "number") and name not in self.raw.only_dates:
-            if shapes.integers == values:
-                return f"CAST({quoted(name)} AS BIGINT)"
-            if shapes.integers + shapes.decimals == values:
-                return f"CAST({quoted(name)} AS DOUBLE)"
-        if asked is None and shapes.flags == values and name not in self.raw.only_dates:
-            return f"CAST({quoted(name)} AS BOOLEAN)"
-        if asked is None and shapes.numberish < SOME * values and not self.how.dates:
+        if guess.type_ and fitting == values and asked in (None, *guess.answers):
+            return f"CAST({quoted(name)} AS {guess.type_})"
+        if asked is None and guess is NUMBERISH and fitting < SOME * values and not self.how.dates:
             return None if self._begins_with_dates(name) else quoted(name)
         return None
 
@@ -125,15 +138,11 @@ class Judge:
         width = len(fields(Counts))
         counted = []
         for some in _chunks(names):
-            counts = self._aggregate(some, lambda c: [*numbers.counting(c), *dates.counting(c)])
-            counted += [Column(name, Counts(*row[:width]), *row[width:]) for name, row in zip(some, counts, strict=True)]
+            sql = [[*numbers.counting(quoted(name)), *dates.counting(quoted(name))] for name in some]
+            row = self.raw.relation.aggregate(", ".join(expression for of_one in sql for expression in of_one)).fetchall()[0]
+            each = [row[at : at + len(sql[0])] for at in range(0, len(row), len(sql[0]))]
+            counted += [Column(name, Counts(*one[:width]), *one[width:]) for name, one in zip(some, each, strict=True)]
         return counted
-
-    def _aggregate(self, names: list[str], counting: Callable[[str], list[str]]) -> list[tuple[int, ...]]:
-        sql = [expression for name in names for expression in counting(quoted(name))]
-        row = self.raw.relation.aggregate(", ".join(sql)).fetchall()[0] if sql else ()
-        width = len(sql) // max(1, len(names))
-        return [row[at : at + width] for at in range(0, len(row), width)]
 
     def _expression(self, column: Column, elsewhere: set[Style]) -> str:
         match self.how.types.get(column.name):

@@ -34,7 +34,6 @@ ISO = {
     "time": f" *{_ISO_TIME} *",
     "zoned": f" *{_ISO_TIME} ?(Z|[-+][0-9]{{2}}(:?[0-9]{{2}})?) *",
 }
-ANY_ISO = f" *{_ISO_DATE}([T ][0-9]{{1,2}}:[0-9]{{2}}.*)? *"
 MONTH_FIRST = f" *{_WORD} {_DAY}, {_YEAR}.*"
 _TYPES = {"date": "DATE", "time": "TIMESTAMP", "zoned": "TIMESTAMPTZ"}
 

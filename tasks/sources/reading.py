@@ -161,7 +161,9 @@ def _rewrite_arrow(where: str, path: Path, parquet: Path) -> None:
                 stream = pa.ipc.open_stream(file)
                 _write_batches(stream, stream.schema, parquet)
     except (pa.ArrowException, ValueError, OSError, RuntimeError) as error:  # the hotfix raises the last
-        raise DataError(f"{where} is not whole Arrow IPC: {first_line(error)}; fetch it again") from error
+        raise DataError(
+            f"{where} is not whole Arrow IPC: {(str(error).splitlines() or ['cut off'])[0][:200]}; fetch it again"
+        ) from error
 
 
 def _write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, parquet: Path) -> None:
