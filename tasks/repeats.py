@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import engine
-from tasks.shards import shard_paths
+from tasks.shards import SHARD_ROWS, shard_paths
 
 
 def find_repeats(raw: Path, keys: Sequence[tuple[str, ...]], everything: Sequence[str]) -> dict[tuple[str, ...], NDArray[np.int64]]:
@@ -36,7 +36,7 @@ def _repeats(db: duckdb.DuckDBPyConnection, key: Sequence[str], hashes: NDArray[
     shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(shared):
         return np.zeros(0, np.int64)
-    db.register("candidate", {"candidate_row": np.flatnonzero(np.isin(hashes, shared))})
+    db.register("candidate", {"candidate_row": _rows_with(hashes, shared)})
     columns = ", ".join(map(engine.quoted, key))
     whole = " AND ".join(f"{engine.quoted(column)} IS NOT NULL" for column in key) if complete else "true"
     rows = db.sql(
@@ -45,3 +45,13 @@ def _repeats(db: duckdb.DuckDBPyConnection, key: Sequence[str], hashes: NDArray[
         QUALIFY row_number() OVER (PARTITION BY {columns} ORDER BY numbered_row) > 1"""
     ).fetchnumpy()["numbered_row"]
     return np.sort(np.asarray(rows, np.int64))
+
+
+def _rows_with(hashes: NDArray[np.uint64], shared: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The rows whose hash is one of the shared ones, which are in order; some at a time, to stay small."""
+    found = []
+    for start in range(0, len(hashes), SHARD_ROWS):
+        some = hashes[start : start + SHARD_ROWS]
+        places = np.minimum(np.searchsorted(shared, some), len(shared) - 1)
+        found.append(np.flatnonzero(shared[places] == some) + start)
+    return np.concatenate(found)
