@@ -63,7 +63,7 @@ def _one_hot(rows: Rows, sizes: Sizes) -> sparse.csr_matrix:
     places = np.asarray(rows.cat) + starts
     count, width = places.shape
     ones = np.ones(count * width, np.float32)
-    pointers = np.arange(0, count * width + 1, width)
+    pointers = np.arange(count + 1) * width
     words = sparse.csr_matrix((ones, places.ravel(), pointers), (count, int(sum(spans))))
     words.sum_duplicates()
     return sparse.hstack([sparse.csr_matrix(rows.num), words]).tocsr()
