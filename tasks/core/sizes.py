@@ -64,7 +64,7 @@ def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
         bins=16 if columns <= 60 else 8,
         trials=5,
         tune_rows=tune_rows,
-        tune_epochs=_clip(400 / _steps(tune_rows, batch), 1, epochs),
+        tune_epochs=_clip(200 / _steps(tune_rows, batch), 1, epochs),
         batch=batch,
         dropout=0.05 if task == "regression" else 0.1 if rows < 100_000 else 0.2,
         width=(16, 32, 64) if rows < 1000 else (48, 64, 96) if rows < 20_000 else (96, 128, 160),
