@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tasks.params import with_values
@@ -37,6 +38,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def write_customers(path: Path) -> None:
+    """A user's table: who left, from what was known of them."""
+    draw = np.random.default_rng(0)
+    rows = 1500
+    months, plan, calls = draw.integers(1, 72, rows), draw.choice(["basic", "plus", "family"], rows), draw.poisson(2, rows)
+    gone = draw.random(rows) < 1 / (1 + np.exp(months / 12 - calls + (plan == "family")))
+    lines = [
+        f"{i},{m},{p},{c},{'yes' if g else 'no'}" for i, (m, p, c, g) in enumerate(zip(months, plan, calls, gone, strict=True))
+    ]
+    path.write_text("\n".join(["customer,months,plan,calls,churned", *lines]) + "\n")
+
+
 def test_readme_has_the_commands_that_are_tested() -> None:
     assert [command.split(" -d ")[0] for command in commands()] == [
         "make train",
@@ -45,6 +58,10 @@ def test_readme_has_the_commands_that_are_tested() -> None:
         "python -m flows.train --set train.epochs=3",
         "python -m flows.train --offline",
         "dvc repro",
+        "python -m flows.new ../churn --data customers.csv --target churned",
+        "python -m flows.train --workspace ../churn",
+        "python -m flows.doctor --workspace ../churn",
+        "python -m flows.schema --workspace ../churn",
         "python -m serving",
         "curl -s http://127.0.0.1:8080/v1/models/flights:predict",
     ]
@@ -59,12 +76,18 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    train, _, again, changed, offline, repro, serve, curl = commands()
+    train, _, again, changed, offline, repro, new, learn, doctor, schema, serve, curl = commands()
     assert set(states(shell(train)).values()) == {"Completed"}
     assert set(states(shell(again)).values()) == {"Cached"}
     assert "train.epochs 2 -> 3" in shell(changed)
     assert set(states(shell(offline)).values()) == {"Cached"}
     assert "up to date" in shell(repro)
+
+    write_customers(clone / "customers.csv")
+    assert "binary target 'churned'" in shell(new)
+    assert set(states(shell(learn)).values()) == {"Completed"}
+    assert ", 0 faults" in shell(doctor)
+    assert "nothing to do" in shell(schema)
 
     number = str(port())
     with subprocess.Popen(f". .venv/bin/activate && exec {serve} --port {number}", shell=True, cwd=clone, env=fresh) as service:

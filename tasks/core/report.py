@@ -4,7 +4,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -126,7 +127,7 @@ def render(report: Report) -> str:
     script = ENVIRONMENT.get_template("data.js").render()
     return ENVIRONMENT.get_template("data.html").render(
         report=report,
-        cards=list(zip(anchors, report.columns, strict=True)),
+        cards=list(zip(anchors, map(partial(_card, report), report.columns), strict=True)),
         lines=list(look_at(report)),
         roles=list(dict.fromkeys(column.role for column in report.columns)),
         kinds=list(dict.fromkeys(column.kind for column in report.columns)),
@@ -138,6 +139,13 @@ def render(report: Report) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _card(report: Report, column: Column) -> Column:
+    """The column as its card shows it: a target of classes by their rows, counted, where statistics only estimate them."""
+    if column.name != report.target or not report.classes:
+        return column
+    return replace(column, chart=_distribution(report.classes), facts=())
 
 
 def look_at(report: Report) -> Iterator[Line]:
