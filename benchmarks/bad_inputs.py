@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -304,7 +305,7 @@ def main() -> None:
     table = Table("kind", "what the user gets", title=f"{len(CASES)} kinds of file, DuckDB {duckdb.__version__}", show_lines=False)
     for case in CASES:
         table.add_row(case.kind, outcome(case).replace("[", r"\["))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 if __name__ == "__main__":
