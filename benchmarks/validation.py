@@ -4,8 +4,8 @@
 """
 
 import argparse
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +52,9 @@ def measure(folder: Path, rows: int, draw: np.random.Generator) -> list[str]:
     flags = [word for name, path in {**FLAGS, **MADE, "summary": "summary.json"}.items() for word in (f"--{name}", path)]
     started = time.monotonic()
     environment = {**child_environment(), "PYTHONPATH": str(HERE.resolve())}
-    child = subprocess.Popen([sys.executable, "-m", "tasks.validate", *flags], cwd=folder, env=environment)
+    said = folder / "said.txt"
+    with said.open("w") as out:
+        child = subprocess.Popen([sys.executable, "-m", "tasks.validate", *flags], cwd=folder, env=environment, stdout=out)
     resident = proportional = 0
     while child.poll() is None:
         found = [memory(process) for process in family(child.pid)]
@@ -61,8 +63,8 @@ def measure(folder: Path, rows: int, draw: np.random.Generator) -> list[str]:
     seconds = time.monotonic() - started
     if child.returncode:
         sys.exit(f"the stage ended with {child.returncode}")
-    work = json.loads((folder / "summary.json").read_text())["seconds"]
-    share = work["tfdv"] / work["work"]
+    work, tfdv = map(float, re.findall(r"([\d.]+) s of (?:work|it)", said.read_text())[-2:])
+    share = tfdv / work
     return [f"{rows:,}", f"{seconds:.1f}", f"{rows / seconds:,.0f}", f"{resident:,.0f}", f"{proportional:,.0f}", f"{share:.0%}"]
 
 

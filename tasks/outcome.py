@@ -51,7 +51,6 @@ def summarise(outcome: Outcome, table: Table) -> dict[str, Any]:
         "target": target_figures(outcome, table),
         "drift": {one.column: asdict(one) | {"beyond": one.beyond} for one in outcome.distances},
         "schema_warnings": [str(one) for one in outcome.warnings],
-        "seconds": {"work": round(found.seconds, 2), "tfdv": round(found.sketch.seconds, 2)},
     }
 
 
