@@ -12,8 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 
 from tasks import claim
+from tasks.child import CHILD
 from tasks.core.errors import TidemillError
-from tasks.reproduce import CHILD, LOCK_COPY, heal
+from tasks.reproduce import LOCK_COPY, heal
 from tests.conftest import Workspace, free_port, hashes, states
 
 pytestmark = pytest.mark.slow

@@ -137,7 +137,9 @@ def test_moved_source_is_named_and_reruns_what_depends_on_it_unless_offline(work
     back = workspace.train()
     assert "source 'weather' moved" in back.stdout
     assert (workspace.path / "sources.lock").read_text() == lock
-    assert "Completed" not in states(back.stdout).values()
+    # What validate holds the table against is another release than before: it alone runs again, and finds the same rows.
+    ran = {stage for stage, state in states(back.stdout).items() if state == "Completed"}
+    assert ran == {"validate"}
     assert set(states(workspace.train().stdout).values()) == {"Cached"}
 
 

@@ -27,7 +27,9 @@ def write_people(path: Path) -> tuple[list[str], list[str], list[str]]:
     random = np.random.default_rng(0)
     emails = [f"customer{i}.qzx@mail{i % 7}.example" for i in range(ROWS)]
     people = [f"Zoltanquist {chr(65 + i % 26)}arnabyx{i % 300:03d}" for i in range(ROWS)]
-    born = [(date(1950, 1, 2) + timedelta(days=int(days))).isoformat() for days in random.integers(0, 15_000, ROWS)]
+    # Few days, so that none is by chance the edge of a bin, which the data report names.
+    days = [(date(1950, 1, 2) + timedelta(days=int(day))).isoformat() for day in random.integers(0, 15_000, 40)]
+    born = [days[day] for day in random.integers(0, len(days), ROWS)]
     amount = random.normal(50, 10, ROWS).round(2)
     left = (amount + random.normal(0, 6, ROWS) > 55).astype(int)
     with path.open("w", newline="") as file:
@@ -107,7 +109,7 @@ def test_nothing_personal_is_found_after_a_run(tmp_path: Path, environment: dict
         values = unpacked(workspace.path / shards)
         assert not set(personal) & set(values), shards
         assert pseudonym(KEY.encode(), people[0]) in values or shards.endswith("test_rows")
-        assert "1950-01-01" in values or shards.endswith("test_rows")
+        assert f"{born[0][:7]}-01" in values or shards.endswith("test_rows")
     card = (workspace.path / "models/release/model_card.md").read_text()
     for line in (
         "| email | dropped |",

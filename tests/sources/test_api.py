@@ -2,6 +2,7 @@
 
 import hmac
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -628,9 +629,9 @@ def ingest(path: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Mark
 def test_poll_and_ingest_append_new_rows_exactly_once(server: Api, tmp_path: Path) -> None:
     server.answer = table = Table(ROWS[:6])
     workspace(server, tmp_path)
-    assert update_lock(tmp_path) == ["source 'orders' is new"]
+    assert update_lock(tmp_path, logging.getLogger("tests")) == ["source 'orders' is new"]
     locked = (tmp_path / "sources.lock").read_bytes()
-    assert update_lock(tmp_path) == []
+    assert update_lock(tmp_path, logging.getLogger("tests")) == []
     assert (tmp_path / "sources.lock").read_bytes() == locked
     server.asked.clear()
     done, _ = ingest(tmp_path)
@@ -639,7 +640,7 @@ def test_poll_and_ingest_append_new_rows_exactly_once(server: Api, tmp_path: Pat
     assert server.asked == []
 
     table.rows = list(ROWS)
-    (moved,) = update_lock(tmp_path)
+    (moved,) = update_lock(tmp_path, logging.getLogger("tests"))
     assert "rows 6 -> 10" in moved
     done, lock = ingest(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -661,7 +662,7 @@ def test_poll_and_ingest_append_new_rows_exactly_once(server: Api, tmp_path: Pat
 def test_ingest_says_in_one_line_that_the_api_gives_something_else(server: Api, tmp_path: Path) -> None:
     server.answer = table = Table(ROWS[:6])
     workspace(server, tmp_path)
-    update_lock(tmp_path)
+    update_lock(tmp_path, logging.getLogger("tests"))
     table.rows = ROWS[1:6]
     fresh = tmp_path / "clone"
     fresh.mkdir()
