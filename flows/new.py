@@ -67,13 +67,13 @@ def read_source(args: argparse.Namespace) -> Source:
     known = {key: value for key, value in (("table", args.table), ("query", args.query), ("password", args.password)) if value}
     if DATABASES.match(args.data):
         document = {"kind": "sql", "url": _absolute_database(args.data), **known}
-    elif known:
-        raise ParamsError(f"{[f'--{key}' for key in known]} belong to a database; --data should be a URL such as sqlite:///shop.db")
+    elif "table" in known or "query" in known:
+        raise ParamsError("--table and --query belong to a database; --data should be a URL such as sqlite:///shop.db")
     elif args.rows is not None:
         document = {"kind": "api", "url": args.data, "rows": args.rows, "missing": args.missing}
     else:
         place = args.data if "://" in args.data else str(Path(args.data).expanduser().absolute())
-        document = {"kind": "file", "file": place, "missing": args.missing}
+        document = {"kind": "file", "file": place, "missing": args.missing, **known}
     adapter: TypeAdapter[Source] = TypeAdapter(Source)
     try:
         return adapter.validate_python(document, strict=False)
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--feature", action="append", default=[], metavar="COLUMN", help="to keep, whatever it looks like; may be repeated")
     flag("--table", help="of the database")
     flag("--query", help="of the database, instead of a table")
-    flag("--password", metavar="env:NAME", help="the environment variable that holds the database's password")
+    flag("--password", metavar="env:NAME", help="the secret of the database, or of {password} in a URL")
     flag("--rows", metavar="PATH", help="where an API's answer holds its rows: data.items; '' for the answer itself")
     return parser
 

@@ -53,15 +53,31 @@ class PackageSource(Reading):
     resource: Name
 
 
+Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
+PASSWORD = "{password}"  # stands in a file's URL for its secret
+IN_URL = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&][\w-]*(signature|sig|token|secret|password|key)=[^&]", re.IGNORECASE)
+
+
 class FileSource(Reading):
-    """Files: a path from the workspace, a glob, or a URL that fsspec opens; text, JSON lines, Parquet or Arrow, also packed."""
+    """Files: a path from the workspace, a glob, or a URL that fsspec opens; text, JSON lines, Parquet or Arrow, also packed.
+
+    `password` takes the place of {password} in the URL, as it is: what a URL demands to be percent-encoded must be.
+    """
 
     kind: Literal["file"]
     file: Name
+    password: Secret | None = None
     endpoint: Name | None = None  # of an S3 service other than Amazon's
 
-
-Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> Self:
+        if "://" in self.file and IN_URL.search(self.file.replace(PASSWORD, "")):
+            raise ValueError(
+                f"the url holds a secret; put that in the environment, write {PASSWORD} instead, and name it: password: env:NAME"
+            )
+        if (self.password is None) != (PASSWORD not in self.file):
+            raise ValueError(f"password and {PASSWORD}, its place in the url, belong together")
+        return self
 
 
 class SqlSource(Section):

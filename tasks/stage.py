@@ -35,6 +35,7 @@ def main(step: Callable[..., None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new network that it compiles
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL, and they may hold secrets
     if run := os.environ.get(RUN_PID):
         threading.Thread(target=die_with, args=(int(run),), daemon=True).start()
     name = Path(sys.argv[0]).stem

@@ -133,6 +133,25 @@ def test_missing_key_of_a_file_source_is_named_by_its_place_in_the_file() -> Non
 
 
 @pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("https://eve:word@example.com/a.csv", "the url holds a secret"),
+        ("https://example.com/a.csv?n=1&X-Amz-Signature=word", "the url holds a secret"),
+        ("https://example.com/a.csv?api_key=word", "the url holds a secret"),
+        ("https://example.com/a.csv?key={password}", "belong together"),
+        ("https://example.com/a.csv, password: env:WORD", "belong together"),
+    ],
+)
+def test_secret_in_the_url_of_a_file_is_refused_and_not_told(file: str, expected: str) -> None:
+    address, _, more = file.partition(", ")
+    source = f"flights: {{kind: file, file: '{address}'{', ' if more else ''}{more}}}"
+    said = refusal(re.sub(r"flights: \{kind: package,.*\}", source, TEXT))
+    assert expected in said
+    assert "word@" not in said
+    assert "=word" not in said
+
+
+@pytest.mark.parametrize(
     ("page", "expected"),
     [
         ("{by: number}", "pages by number need the name of the query's parameter"),

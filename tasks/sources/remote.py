@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.params import FileSource
+from tasks.credentials import read_secret
+from tasks.params import PASSWORD, FileSource
 from tasks.sources import anywhere, bucket, web
 from tasks.sources.network import shown
 from tasks.sources.packing import new_spool
@@ -15,13 +16,14 @@ from tasks.stage import discard
 def find(name: str, source: FileSource) -> Files:
     """The file, or those that fit the pattern, as they are now."""
     where = f"source {name!r}: {shown(source.file)}"
-    match source.file.split("://")[0].lower():
+    url = source.file.replace(PASSWORD, read_secret(source.password)) if source.password else source.file
+    match url.split("://")[0].lower():
         case "http" | "https":
-            return Files((web.look(where, source.file),), by_pattern=False)
+            return Files((web.look(where, url),), by_pattern=False)
         case "s3" | "s3a":
-            return bucket.find(where, source.file, source.endpoint)
+            return bucket.find(where, url, source.endpoint)
         case _:
-            return anywhere.find(where, source.file)
+            return anywhere.find(where, url)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +21,10 @@ from moto.server import ThreadedMotoServer
 from benchmarks.bad_inputs import GOOD, PARQUET, ROWS
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
-from tasks.params import FileSource
+from tasks.params import FileSource, with_values
 from tasks.sources import file, network, web
 from tasks.sources.store import Store
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.sources.test_file import rows
 
 BIG = b"id,word\n" + b"".join(b"%d,%s\n" % (n, b"word" * 8) for n in range(20_000))
@@ -33,6 +35,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("FILE_PASSWORD", "secret")
 
 
 def store() -> Store:
@@ -40,7 +43,8 @@ def store() -> Store:
 
 
 def land(url: str, endpoint: str | None = None) -> Store:
-    source = FileSource(kind="file", file=url, endpoint=endpoint)
+    password = "env:FILE_PASSWORD" if "secret" in url else None
+    source = FileSource(kind="file", file=url.replace("secret", "{password}"), password=password, endpoint=endpoint)
     landed = store()
     file.land("flights", source, file.look("flights", source), Guard(), landed)
     assert not list(Path("store/.spool").glob("*"))
@@ -251,6 +255,22 @@ def test_missing_forbidden_and_failing_are_told_apart(server: Server, code: int,
 
 def test_server_that_is_not_there_is_unreachable() -> None:
     assert "cannot be reached: no connection" in refusal(f"http://127.0.0.1:{free_port()}/a.csv")
+
+
+def test_secret_of_a_url_is_neither_said_nor_kept(server: Server, tmp_path: Path) -> None:
+    for path in ("/flights.csv?sig=secret", "/flights.csv"):
+        server.answers[path] = [body(GOOD, '"x"')]
+    url = server.url("/flights.csv").replace("//", "//eve:{password}@") + "?sig={password}"
+    settings = [f"sources.flights={{kind: file, file: '{url}', password: env:FILE_PASSWORD}}"]
+    settings += [f"sources.{name}={{kind: file, file: {ROOT}/LICENSE}}" for name in ("weather", "planes")]
+    params = tmp_path / "params.yaml"
+    params.write_text(with_values((ROOT / "params.yaml").read_text(), settings))
+    command = [sys.executable, "-m", "tasks.look", "--marks", "marks.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != params and b"secret" in path.read_bytes()]
 
 
 def test_log_in_page_in_the_place_of_the_file_is_refused(server: Server) -> None:
