@@ -100,11 +100,17 @@ def _changed(
     said = [*_missing(wanted, stats), *_out_of_range(wanted, schema, extremes)]
     if strange and words is not None:
         ranked = sorted(strange.items(), key=lambda pair: (-pair[1], pair[0]))
-        words = (*words, *(word for word, _ in ranked))
         said.append(_told(ranked, feature.name))
+        if strange.total() == _rows(stats):
+            # As when a column becomes pseudonymised: what stood there must not stay in the schema.
+            said.append(f"none of the {len(words):,} words before is there any more: the list would be replaced")
+            wanted.ClearField(str(wanted.WhichOneof("domain_info")))
+            words = ()
+        words = (*words, *(word for word, _ in ranked))
         if len(words) > most_words:
             said.append(f"{len(words):,} words are too many for a list; any word would be allowed")
-            wanted.ClearField(str(wanted.WhichOneof("domain_info")))
+            if kind := wanted.WhichOneof("domain_info"):
+                wanted.ClearField(kind)
             wanted.ClearField("distribution_constraints")
             words = None
     return Difference(feature.name, tuple(said), wanted, words)
