@@ -32,6 +32,7 @@ from tasks.trend import rows_by_day, split_sizes, target_over_time
 log = logging.getLogger("tasks.validate")
 
 SAME = "equals an earlier row"
+REFUSED = Path("reports/refused.html")  # the data report of a table that the stage refused, until it takes one
 
 
 def validate_table(
@@ -55,22 +56,21 @@ def validate_table(
     """`valid` holds the rows that keep every rule, `quarantine` the others with the rule; or nothing, and a DataError.
 
     `released` holds the statistics that the last release learned on, or nothing, and tells how far this table is from them.
+    A table that is refused leaves its report at REFUSED.
     """
     frozen, before = load_schema(schema), statistics.parse_statistics(released.read_bytes(), str(released))
     with stage.replacing(valid) as valid_aside, stage.replacing(quarantine) as quarantine_aside:
         demanded, same = prepare(table, validate, raw, sets)
         limits = {feature.name: contract.allowed(feature, frozen) for feature in frozen.feature}
         found = scan(raw, table, demanded, limits, valid=valid_aside, quarantine=quarantine_aside)
-        check_duplicates(same, validate)
-        check_budget(demanded, found, validate)
+        wrong_target = list(target_violations(found, table)) if found.valid else []
+        if wrong_target or not found.valid:  # of which no report can be made
+            check_budget(demanded, found, validate)
+            refuse("breaks its contract", wrong_target)
 
         described = statistics.describe(found.sketch, table_schema(raw).names)
         stops, warns = hold_against_schema(found, described, frozen, table)
-        refuse("breaks its contract", [*target_violations(found, table), *stops])
-        for warning in warns:
-            log.warning("%s (no role in params.yaml, so the run goes on)", warning)
         distances = drift(described, before, frozen, table, validate) if before else []
-
         outcome = Outcome(
             found,
             demanded,
@@ -78,12 +78,24 @@ def validate_table(
             described,
             before,
             distances,
-            warns,
+            [*stops, *warns],
             target_over_time(valid_aside, table),
             rows_by_day(valid_aside, dates_of(table, table_schema(valid_aside))),
             split_sizes(valid_aside, table, assign_parts(valid_aside, table, split, seed)),
         )
         page = render(outcome, table, validate, in_words(privacy), json.loads(snapshot.read_text()))
+        try:
+            check_duplicates(same, validate)
+            check_budget(demanded, found, validate)
+            refuse("breaks its contract", stops)
+            check_drift(distances, validate)
+        except DataError as error:
+            with stage.replacing(REFUSED) as aside:
+                aside.write_text(page, encoding="utf-8")
+            raise DataError(f"{error}\n  The whole table as it was refused: {REFUSED}") from error
+        stage.discard(REFUSED)
+        for warning in warns:
+            log.warning("%s (no role in params.yaml, so the run goes on)", warning)
         with (
             stage.replacing(reference) as reference_aside,
             stage.replacing(data_report) as report_aside,
@@ -227,23 +239,26 @@ def _behind(found: Scan, column: str, rule: str) -> Violation:
 
 
 def drift(described: Any, before: Any, frozen: Any, table: Table, validate: Validate) -> list[Distance]:
-    """How far each column is from what the last release learned on; DataError beyond a threshold, where that stops."""
+    """How far each column is from what the last release learned on."""
     kinds = {feature.path.step[0]: feature.WhichOneof("stats") for feature in described.datasets[0].features}
     used = [column for column in (table.target, *table.features, *table.slices) if column not in table.texts]
-    distances = statistics.find_drift(
+    return statistics.find_drift(
         described,
         before,
         frozen,
         categories={name: validate.drift.categories for name in used if kinds.get(name) == "string_stats"},
         numbers={name: validate.drift.numbers for name in used if kinds.get(name) == "num_stats"},
     )
+
+
+def check_drift(distances: Sequence[Distance], validate: Validate) -> None:
+    """Tell of every distance beyond its threshold; DataError where that stops."""
     said = "{0.measure} distance {0.value:.3f} from the last release's data, over {0.threshold:g}"
     far = [Violation(one.column, said.format(one), None, ()) for one in distances if one.beyond]
     if validate.drift.beyond == "stop":
         refuse("has drifted from what the last release learned on (validate.drift.beyond is stop)", far)
     for one in far:
         log.warning("%s", one)
-    return distances
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ class Place:
         left = {path.name for path in self.folder.iterdir()}
         assert not left & {"valid", "quarantine", "reference.pb", "data.html", "summary.json"}
         assert not [name for name in left if name.endswith(".partial")]
+        if "The whole table as it was refused: reports/refused.html" in str(refused.value):
+            assert "<!doctype html>" in Path("reports/refused.html").read_text().lower()
         return str(refused.value)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -286,7 +288,7 @@ def test_a_rule_has_a_budget_of_its_own(place: Place) -> None:
 
 def test_too_few_rows_stop_the_run(place: Place) -> None:
     said = place.put().refusal(rules(least=1000))
-    assert said == "the table has 120 valid rows; expected at least 1,000 (validate.min_rows)"
+    assert said.startswith("the table has 120 valid rows; expected at least 1,000 (validate.min_rows)\n")
 
 
 def test_rule_that_fits_no_value_of_its_column_is_refused(place: Place) -> None:
