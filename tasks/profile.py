@@ -39,7 +39,8 @@ def open_table(db: Connection, parts: Sequence[Path]) -> None:
 def profile(db: Connection) -> TableFacts:
     """The facts of every column of `data`."""
     table = db.view("data")
-    rows, twice = _row(db, "SELECT count(*), count(*) - count(DISTINCT hash(data)) FROM data")
+    every = ", ".join(map(quoted, table.columns))
+    rows, twice = _row(db, f"SELECT count(*), count(*) - count(DISTINCT hash({every})) FROM data")
     types = zip(table.columns, map(str, table.types), strict=True)
     return TableFacts(int(rows), int(twice), tuple(_column(db, name, type_, int(rows)) for name, type_ in types))
 
@@ -50,7 +51,7 @@ def _column(db: Connection, name: str, type_: str, rows: int) -> ColumnFacts:
     present, distinct, repeating, top, first, last = _row(
         db,
         f"SELECT coalesce(sum(n), 0), count(*), coalesce(sum(n) FILTER (n > 1), 0), coalesce(max(n), 0), min(v), max(v) "
-        f"FROM (SELECT {column} AS v, count(*) AS n FROM data WHERE {known} GROUP BY v)",
+        f"FROM (SELECT {column} AS v, count(*) AS n FROM data WHERE {known} GROUP BY 1)",
     )
     facts = ColumnFacts(
         name=name,
@@ -106,7 +107,7 @@ def _text(db: Connection, name: str) -> TextFacts:
     }
     shares = ", ".join(f"sum(n * CAST({test} AS INTEGER)) / sum(n)" for test in tests.values())
     length_in_words = "len(string_split_regex(trim(v), '\\s+'))"
-    counted = f"(SELECT {quoted(name)} AS v, count(*) AS n FROM data WHERE v IS NOT NULL GROUP BY v)"
+    counted = f"(SELECT {quoted(name)} AS v, count(*) AS n FROM data WHERE {quoted(name)} IS NOT NULL GROUP BY 1)"
     measured = _row(db, f"SELECT sum(n * {length_in_words}) / sum(n), sum(n * length(v)) / sum(n), {shares} FROM {counted}")
     words, length, numeric, padded, dated, pictures, nested = map(float, measured)
     odd: list[str] = []
@@ -120,7 +121,7 @@ def count_target(db: Connection, name: str) -> TargetFacts:
     """How often each of the target's values stands in the table, the most frequent first."""
     column = quoted(name)
     found = db.sql(
-        f"SELECT {column}, count(*) AS n FROM data WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1 LIMIT {MOST_VALUES}"
+        f"SELECT {column}, count(*) FROM data WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST_VALUES}"
     )
     return TargetFacts(name, tuple((value, int(n)) for value, n in found.fetchall() if value == value))
 
@@ -135,7 +136,7 @@ def cut_by_time(db: Connection, time: str, target: TargetGuess, least: int) -> T
     when = f"TRY_CAST({quoted(time)} AS TIMESTAMP)"
     wanted = [as_text(label) for label in target.classes] or [""]
     by = quoted(target.name) if target.classes else "''"
-    rows = f"(SELECT {when} AS t, {by} AS y FROM data WHERE t IS NOT NULL AND {quoted(target.name)} IS NOT NULL)"
+    rows = f"(SELECT {when} AS t, {by} AS y FROM data WHERE {when} IS NOT NULL AND {quoted(target.name)} IS NOT NULL)"
     if not _row(db, f"SELECT count(*) FROM {rows}")[0]:
         return None
     for share in TEST_SHARES:

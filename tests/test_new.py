@@ -2,6 +2,7 @@
 
 import csv
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_classes_of_too_few_rows_are_left_out(tmp_path: Path, monkeypatch: pytes
 
 
 ODD_NAMES = ["城市 名称", 'say "hi"', "a.b", "select", "time", "a,b", "no", "it's", "a: b", "# x", "[x]", "{y}", "null", "12"]
-ODD_NAMES += ["tab\tx", "back\\slash", "emoji 🎉", "line\u2028sep"]
+ODD_NAMES += ["v", "n", "t", "i", "data", "tab\tx", "back\\slash", "emoji 🎉", "line\u2028sep"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -226,6 +227,17 @@ def test_split_follows_an_event_time_that_spans_enough(tmp_path: Path) -> None:
     assert params.table.time == "ordered_at"
     assert isinstance(split, TimeSplit)
     assert "2021-05" in str(split.test_from)
+
+
+def test_split_is_cut_along_the_time_whatever_another_column_is_called(tmp_path: Path) -> None:
+    rare = [day if i % 50 == 0 else "" for i, day in enumerate(days(400, 6))]
+    params = made(tmp_path, {"t": rare, "when": days(400, 6), "data": ["same"] * 400, **base(400)})
+    assert params.table.time == "when"
+    text = (tmp_path / "work/params.yaml").read_text()
+    counted = re.search(r"(\d+) rows train, (\d+) validate, (\d+) test", text)
+    assert counted is not None
+    assert sum(map(int, counted.groups())) == 400
+    assert "; 0 rows equal an earlier one in every column" in text
 
 
 def test_time_that_is_asked_for_wins(tmp_path: Path) -> None:
