@@ -1,5 +1,6 @@
 """The encoder's other executor: the same JSON document as a TensorFlow graph, for a SavedModel that takes raw columns."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,10 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
 
     @property
     def arguments(self) -> dict[str, str]:
-        """The name of each column in a signature: its own where TensorFlow takes it."""
-        return {name: name if _NAME.fullmatch(name) else f"column_{i}" for i, name in enumerate(self.encoder.names)}
+        """The name of each column in a signature: its own where TensorFlow takes it, else one that no other column has."""
+        own = {name for name in self.encoder.names if _NAME.fullmatch(name)}
+        free = (name for i in itertools.count() if (name := f"column_{i}") not in own)
+        return {name: name if name in own else next(free) for name in self.encoder.names}
 
     @property
     def signature(self) -> dict[str, Any]:

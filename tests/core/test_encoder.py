@@ -125,6 +125,8 @@ def test_column_name_that_tensorflow_refuses_goes_by_another() -> None:
     odd = Encoder.from_json(json.loads(json.dumps(encoder.to_json()).replace('"n"', "\"价格 '元' é\"")))
     assert GraphEncoder(odd).arguments == {"价格 '元' é": "column_0", "c": "c"}
     assert set(GraphEncoder(odd).signature) == {"column_0", "c"}
+    taken = Encoder.from_json(json.loads(json.dumps(encoder.to_json()).replace('"n"', '"1st"').replace('"c"', '"column_0"')))
+    assert GraphEncoder(taken).arguments == {"1st": "column_1", "column_0": "column_0"}
     np.testing.assert_array_equal(graph_encode(odd, [{"价格 '元' é": 1.0, "c": "a"}])["cat"], [[2]])
 
 
