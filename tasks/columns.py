@@ -18,8 +18,9 @@ def raw_columns(shard: pa.Table, encoder: Encoder) -> dict[str, NDArray[np.float
 
 
 def as_floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
-    """Numbers and booleans as float64, NaN where missing."""
-    floats = pa.chunked_array([column.cast(pa.float64())]) if isinstance(column, pa.Array) else column.cast(pa.float64())
+    """Numbers and booleans as float64, NaN where missing; integers beyond 2**53 to the nearest."""
+    floats = pc.cast(column, pa.float64(), safe=False)
+    floats = pa.chunked_array([floats]) if isinstance(floats, pa.Array) else floats
     values: NDArray[np.float64] = floats.to_numpy()
     return values
 
