@@ -73,7 +73,7 @@ class FileSource(Reading):
     def _has_no_secret(self) -> Self:
         if "://" in self.file and IN_URL.search(self.file.replace(PASSWORD, "")):
             raise ValueError(
-                f"the url holds a secret; put that in the environment, write {PASSWORD} instead, and name it: password: env:NAME"
+                f"the url holds a secret; put that in the environment, write {PASSWORD} instead, and name it: password: 'env:NAME'"
             )
         if (self.password is None) != (PASSWORD not in self.file):
             raise ValueError(f"password and {PASSWORD}, its place in the url, belong together")
@@ -95,7 +95,7 @@ class SqlSource(Section):
         if (self.table is None) == (self.query is None):
             raise ValueError("give either table or query")
         if re.search(r"://[^/@]*:[^/@]+@", self.url) or re.search(r"[?&]password=", self.url):
-            raise ValueError("the url holds a password; put that in the environment and name it: password: env:NAME")
+            raise ValueError("the url holds a password; put that in the environment and name it: password: 'env:NAME'")
         return self
 
 
@@ -148,7 +148,7 @@ class ApiSource(Section):
     @model_validator(mode="after")
     def _has_no_secret(self) -> Self:
         if re.search(r"://[^/@]*:[^/@]+@", self.url):
-            raise ValueError("the url holds a password; put it in the environment and name it: token: env:NAME")
+            raise ValueError("the url holds a password; put it in the environment and name it: token: 'env:NAME'")
         return self
 
 
@@ -452,10 +452,18 @@ class Params(Section):
         try:
             document = read_yaml(text)
         except MarkedYAMLError as error:
-            line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise ParamsError(f"{where}{line}: not YAML: {error.problem or error.context}") from error
+            raise ParamsError(f"{where}{_line(error)}: not YAML: {error.problem or error.context}") from error
         except NOT_YAML as error:
             raise ParamsError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        try:
+            same = YAML(typ="safe").load(text) == document
+        except RecursionError as error:
+            raise ParamsError(f"{where}: it holds itself; expected plain values under named keys") from error
+        except MarkedYAMLError as error:
+            said = f"{where}{_line(error)}: DVC's parser does not read it: {error.problem or error.context}"
+            raise ParamsError(f'{said}; put quotes around what holds a colon: "env:NAME"') from error
+        if not same:
+            raise ParamsError(f"{where}: YAML parsers read it in different ways; put quotes around texts that look like numbers")
         try:
             # JSON mode keeps strictness (no "3" for 3) yet takes lists for tuples and dates as YAML writes them.
             return cls.model_validate_json(json.dumps(document, default=str))
@@ -463,6 +471,10 @@ class Params(Section):
             raise ParamsError(f"{where}: {_explain(error)}") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise ParamsError(f"{where}: {error}; expected plain values under named keys") from error
+
+
+def _line(error: MarkedYAMLError) -> str:
+    return f":{error.problem_mark.line + 1}" if error.problem_mark else ""
 
 
 def read_params(path: Path) -> str:
@@ -483,14 +495,17 @@ def read_yaml(text: str) -> Any:
 
 
 def with_values(text: str, settings: Iterable[str]) -> str:
-    """The YAML text with each KEY=VALUE spliced in and every other byte kept; ParamsError for a key that it does not hold."""
+    """The YAML text with each KEY=VALUE spliced in and every other byte kept; ParamsError for a key that it does not hold.
+
+    A text with a colon gets quotes, without which not every parser reads it among others on one line.
+    """
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ParamsError(f"--set {setting!r}: expected KEY=VALUE, for example train.epochs=5")
         try:
             value.encode()  # bytes that are no UTF-8 come from the shell as what no file can hold
-            read_yaml(value)
+            meant = read_yaml(value)
             node = YAML().compose(io.StringIO(text))
         except MarkedYAMLError as error:
             raise ParamsError(f"--set {_cut(setting)!r}: not YAML: {error.problem or error.context}") from error
@@ -505,7 +520,8 @@ def with_values(text: str, settings: Iterable[str]) -> str:
         if isinstance(node, MappingNode) and not node.flow_style:
             raise ParamsError(f"--set {setting!r}: {key.strip()} is a section; set one of {[name.value for name, _ in node.value]}")
         start, end = node.start_mark.index, _end(node, text)
-        text = text[:start] + value.strip() + text[end:]
+        plain = isinstance(meant, str) and ":" in meant and meant == value.strip()
+        text = text[:start] + (json.dumps(meant, ensure_ascii=False) if plain else value.strip()) + text[end:]
     return text
 
 

@@ -139,7 +139,7 @@ def test_missing_key_of_a_file_source_is_named_by_its_place_in_the_file() -> Non
         ("https://example.com/a.csv?n=1&X-Amz-Signature=word", "the url holds a secret"),
         ("https://example.com/a.csv?api_key=word", "the url holds a secret"),
         ("https://example.com/a.csv?key={password}", "belong together"),
-        ("https://example.com/a.csv, password: env:WORD", "belong together"),
+        ("https://example.com/a.csv, password: 'env:WORD'", "belong together"),
     ],
 )
 def test_secret_in_the_url_of_a_file_is_refused_and_not_told(file: str, expected: str) -> None:
@@ -149,6 +149,19 @@ def test_secret_in_the_url_of_a_file_is_refused_and_not_told(file: str, expected
     assert expected in said
     assert "word@" not in said
     assert "=word" not in said
+
+
+def test_value_that_dvc_would_not_read_is_refused_with_its_line() -> None:
+    said = refusal(replaced("privacy: {key: null,", "privacy: {key: env:WORD,"))
+    line = TEXT[: TEXT.index("privacy: {")].count("\n") + 1
+    assert said.startswith(f"params.yaml:{line}: DVC's parser does not read it")
+    assert 'put quotes around what holds a colon: "env:NAME"' in said
+
+
+def test_text_with_a_colon_is_set_in_quotes() -> None:
+    text = with_values(TEXT, ["privacy.key=env:WORD"])
+    assert 'privacy: {key: "env:WORD",' in text
+    assert Params.parse(text, "params.yaml").privacy.key == "env:WORD"
 
 
 @pytest.mark.parametrize(

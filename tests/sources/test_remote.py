@@ -261,7 +261,7 @@ def test_secret_of_a_url_is_neither_said_nor_kept(server: Server, tmp_path: Path
     for path in ("/flights.csv?sig=secret", "/flights.csv"):
         server.answers[path] = [body(GOOD, '"x"')]
     url = server.url("/flights.csv").replace("//", "//eve:{password}@") + "?sig={password}"
-    settings = [f"sources.flights={{kind: file, file: '{url}', password: env:FILE_PASSWORD}}"]
+    settings = [f"sources.flights={{kind: file, file: '{url}', password: 'env:FILE_PASSWORD'}}"]
     settings += [f"sources.{name}={{kind: file, file: {ROOT}/LICENSE}}" for name in ("weather", "planes")]
     params = tmp_path / "params.yaml"
     params.write_text(with_values((ROOT / "params.yaml").read_text(), settings))
