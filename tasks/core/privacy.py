@@ -43,20 +43,24 @@ def pseudonym(key: bytes, value: str) -> str:
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:PSEUDONYM_LENGTH]
 
 
-# Names that promise a person's data, as whole words of the column's name.
+# Names that promise a person's data, as whole words of the column's name; each blank may be left out.
 _NAMES = {
     "a person's name": ("first name|last name|full name|surname|forename|given name|family name|maiden name|middle name"
-                        "|customer name|user name|username|passenger name|patient name|employee name|contact name|nickname"),
-    "an e-mail address": "e ?mail|email address|mail address",
-    "a telephone number": "phone|telephone|mobile|cell ?phone|phone number|fax",
+                        "|customer name|user name|passenger name|patient name|employee name|contact name|nickname"
+                        "|vorname|nachname|prenom|apellidos?"),
+    "an e-mail address": "e mail|e mail address|mail address",
+    "a telephone number": "phone|telephone|tel|mobile|cell phone|phone (number|no|nr)|fax|telefon",
     "an address": "street|address|addr|home address|postal address|address line",
-    "a date of birth": "birth ?date|date of birth|dob|birthday",
+    "a date of birth": "birth date|date of birth|dob|birth day|geburtsdatum|date de naissance|fecha de nacimiento",
     "an identity number": "ssn|social security|social security number|passport|passport number|national id|tax id"
-    "|driver licen[cs]e|iban|nhs number",
-    "a card number": "credit ?card|card number|cc number|pan",
+    "|driver licen[cs]e|iban|nhs number|nino|national insurance number",
+    "a card number": "credit card|card number|cc number|pan",
     "a network address": "ip|ip address|mac address|client ip|remote addr",
-    "a postcode": "post ?code|zip|zip ?code|postal code",
+    "a postcode": "post code|zip|zip code|postal code|plz|postleitzahl",
 }  # fmt: skip
+# What is told about such a thing, not the thing itself: email_count, PhoneService, has_phone.
+_ABOUT = "count|opt|model|type|kind|brand|os|provider|domain|plan|service|lines?|sent|opened|clicks?|verified|valid|flag|length|rate|score"
+_WHETHER = "has|have|is|num|no of|number of|n|valid|verified"
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}")
 _PHONE = re.compile(r"(\+|00)\d[\d ()/.-]{6,18}\d|\(\d{3}\) ?\d{3}[- ]?\d{4}|\d{3}[-. ]\d{3}[-. ]\d{4}")
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
@@ -81,7 +85,8 @@ def _by_name(name: str) -> str | None:
     # "customerEmail", "customer_email" and "Customer E-Mail" are the same words.
     words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).strip().lower()
     for kind, pattern in _NAMES.items():
-        if re.search(rf"(^|\s)({pattern})($|\s)", words):
+        loose = pattern.replace(" ", " ?")
+        if re.search(rf"(^|\s)({loose})($|\s(?!({_ABOUT})\b))", words) and not re.match(rf"({_WHETHER}) ({loose})\b", words):
             return f"its name promises {kind}"
     return None
 
@@ -95,9 +100,16 @@ def _by_values(values: Sequence[str]) -> str | None:
         "card numbers": _is_card,
         "network addresses": _is_ip,
     }
-    for kind, test in kinds.items():
-        if values and sum(map(test, values)) >= LEAST_SHARE * len(values):
-            return f"its values look like {kind}"
+    if not values:
+        return None
+    least = LEAST_SHARE * len(values)
+    counts = {kind: sum(map(test, values)) for kind, test in kinds.items()}
+    if max(counts.values()) >= least:
+        return f"its values look like {max(counts, key=lambda kind: counts[kind])}"
+    if sum(map(any, ((test(value) for test in kinds.values()) for value in values))) >= least:
+        return f"its values look like {' or '.join(kind for kind, count in counts.items() if count)}"
+    if sum(bool(_EMAIL.search(value)) for value in values) >= least:
+        return "its texts hold e-mail addresses"
     return None
 
 

@@ -13,7 +13,8 @@ from tasks.core.privacy import Guard, find_personal, pseudonym, undecided
     [
         "email", "E-Mail", "customer_email_address", "customerEmail", "phone", "Phone Number", "first_name", "LastName", "surname",
         "ssn", "date_of_birth", "birthDate", "DOB", "street", "home_address", "ip", "client_ip", "IBAN", "passport", "zip_code",
-        "postcode", "credit_card",
+        "postcode", "credit_card", "lastname", "dateofbirth", "emailaddress", "tel", "user_email", "zipcode",
+        "geburtsdatum",
     ],
 )  # fmt: skip
 def test_name_that_promises_a_person_is_found(name: str) -> None:
@@ -25,6 +26,7 @@ def test_name_that_promises_a_person_is_found(name: str) -> None:
     [
         "name", "carrier", "tailnum", "dest", "origin", "ship", "tip", "description", "zipper", "model", "manufacturer",
         "phenotype", "dewp", "precipitation", "average_daily_rate", "panel", "company", "lead_time", "stories", "personality",
+        "email_count", "email_opt_in", "PhoneService", "phone_model", "has_phone", "hotel", "email_domain", "num_email",
     ],
 )  # fmt: skip
 def test_harmless_name_is_not_found(name: str) -> None:
@@ -40,10 +42,16 @@ def test_harmless_name_is_not_found(name: str) -> None:
         (["123-45-6789", "987-65-4321"], "social security numbers"),
         (["4111 1111 1111 1111", "5500-0000-0000-0004"], "card numbers"),
         (["192.168.0.1", "2001:db8::1"], "network addresses"),
+        (["ann@example.com", "+49 30 1234567"], "e-mail addresses or telephone numbers"),
     ],
 )
 def test_values_that_look_personal_are_found_under_any_name(values: list[str], words: str) -> None:
     assert find_personal({"x1": values}) == {"x1": f"its values look like {words}"}
+
+
+def test_address_inside_a_text_is_found() -> None:
+    notes = ["call back at ann@example.com, please", "Bob <bob@example.com>", "nothing"]
+    assert find_personal({"notes": notes}) == {"notes": "its texts hold e-mail addresses"}
 
 
 @pytest.mark.parametrize(
