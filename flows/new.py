@@ -107,6 +107,8 @@ def show(plan: Plan, folder: Path) -> None:
     for name, role, why in [*rows, *((name, "dropped", f"personal? {why}") for name, why in plan.dropped.items())]:
         table.add_row(*map(_plain, (name, role, why)), style=COLOURS.get(role, ""))
     console.print(table)
+    for doubt in plan.doubts:
+        console.print(f"note: {_plain(doubt)}", style="yellow", highlight=False, soft_wrap=True)
     split = f"by {plan.time}, test from {plan.cut.test_from}" if plan.cut else "by chance"
     for line in (
         f"{plan.facts.rows:,} rows, {plan.target.task} target {plan.target.name!r}, split {split}",

@@ -54,6 +54,7 @@ class Plan:
     cut: TimeCut | None
     entity: str | None
     slices: tuple[str, ...]
+    doubts: list[str]
     sizes: Sizes
 
     def having(self, *roles: str) -> list[Decision]:
@@ -105,6 +106,7 @@ def make_plan(request: Request, say: Callable[[str], None]) -> Plan:
         cut=cut,
         entity=guess.find_entity(facts, decided),
         slices=guess.find_slices(facts, decided),
+        doubts=guess.find_doubts(facts, target, by_chance=cut is None),
         sizes=choose_sizes(target.rows, len(features), target.task, max((text.words for text in texts if text), default=0.0)),
     )
 

@@ -26,6 +26,7 @@ _NO_EVENT = re.compile(
 )
 _EVENT = re.compile(r"time|date|stamp|when|creat|order|event|day|start|arriv|pickup", re.IGNORECASE)
 LEAST_DAYS = 10  # of an event time, for a split by it
+TOLD_COPIES = 0.01  # share of the rows that equal an earlier one, from which on it is told
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,27 @@ def set_apart(
         return one
 
     return [apart(one) for one in decided]
+
+
+def find_doubts(facts: TableFacts, target: TargetGuess, *, by_chance: bool) -> list[str]:
+    """What a person should look at before training, a line each: what may mean something else than it says."""
+    doubts = []
+    words = [label for label in target.classes if isinstance(label, str)]
+    if empty := [word for word in words if word.strip().lower() in MISSING_WORDS or not word.strip()]:
+        flags = " ".join(f"--missing {word!r}" for word in empty)
+        doubts.append(f"the target has {empty} as a class; if that means no value, start again with {flags}")
+    folded: dict[str, list[str]] = {}
+    for word in words:
+        folded.setdefault(word.strip().casefold(), []).append(word)
+    if alike := [same for same in folded.values() if len(same) > 1]:
+        listed = "; ".join(map(str, alike))
+        doubts.append(f"classes of the target differ in capitals or blanks alone: {listed}; make them one in the query")
+    if by_chance and facts.twice > TOLD_COPIES * facts.rows:
+        doubts.append(
+            f"{facts.twice:,} of {facts.rows:,} rows equal an earlier one: split by chance, copies of rows that were learned are "
+            "tested, which flatters; give the time of the rows (--time), or take copies out in the query"
+        )
+    return doubts
 
 
 def require_features(decided: list[Decision]) -> None:

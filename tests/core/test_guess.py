@@ -9,7 +9,16 @@ import pytest
 from tasks.core import guess, leaks
 from tasks.core.errors import DataError
 from tasks.core.facts import ColumnFacts, TableFacts, TargetFacts, TextFacts
-from tasks.core.guess import Decision, decide_columns, find_entity, find_missing_words, find_slices, set_apart, time_candidates
+from tasks.core.guess import (
+    Decision,
+    decide_columns,
+    find_doubts,
+    find_entity,
+    find_missing_words,
+    find_slices,
+    set_apart,
+    time_candidates,
+)
 from tasks.core.guess_target import TargetGuess, find_column, guess_target
 from tasks.core.sizes import choose_sizes
 from tasks.core.target import Task
@@ -226,3 +235,17 @@ def test_sizes_suit_the_table(rows: int, columns: int) -> None:
     assert sizes.calibration_rows <= train
     assert sizes.min_rows < rows
     assert sizes.tokens == 18
+
+
+def test_what_may_mean_something_else_is_told() -> None:
+    target = guess_target(text("y", 4), TargetFacts("y", (("Yes", 400), ("No", 300), ("NA", 200), ("no ", 100))), None)
+    doubts = find_doubts(TableFacts(ROWS, ROWS // 2, (text("y", 4),)), target, by_chance=True)
+    assert "['NA'] as a class; if that means no value, start again with --missing 'NA'" in doubts[0]
+    assert "['No', 'no ']" in doubts[1]
+    assert "500 of 1,000 rows equal an earlier one" in doubts[2]
+
+
+def test_clear_target_of_rows_that_differ_leaves_no_doubt() -> None:
+    target = guess_target(text("y", 2), TargetFacts("y", (("yes", 700), ("no", 300))), None)
+    assert find_doubts(TableFacts(ROWS, 0, (text("y", 2),)), target, by_chance=True) == []
+    assert find_doubts(TableFacts(ROWS, ROWS // 2, (text("y", 2),)), target, by_chance=False) == []
