@@ -58,12 +58,12 @@ def put(workspace: Path) -> tuple[Release, bool]:
 
 
 def describe(workspace: Path, release: Release) -> str:
-    """What was released, how small it is, and how good beside gradient boosting, in one line."""
+    """What was released, how small it is, and how good beside the better of the baselines that learn, in one line."""
     quality = json.loads((workspace / EVALUATION).read_text())
-    mine, boosting = quality["candidates"][release.chosen], quality["baselines"]["gradient boosting"]
+    mine, (_, loss, *_) = quality["candidates"][release.chosen], METRICS[quality["task"]]
+    learned = {name: one for name, one in quality["baselines"].items() if name != "constant"}
+    peer = min(learned, key=lambda name: learned[name][loss]["value"])
     metrics = METRICS[quality["task"]][:2]
     own = ", ".join(f"{WORDS[metric]} {mine[metric]['value']:,.4f}" for metric in metrics)
-    theirs = ", ".join(f"{boosting[metric]['value']:,.4f}" for metric in metrics)
-    return (
-        f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, {own} (gradient boosting: {theirs})"
-    )
+    theirs = ", ".join(f"{learned[peer][metric]['value']:,.4f}" for metric in metrics)
+    return f"released {release.name} {release.version}: {release.chosen}, {mine['bytes']:,} bytes, {own} ({peer}: {theirs})"
