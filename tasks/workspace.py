@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.errors import ParamsError, TidemillError
-from tasks.stage import discard
+from tasks.stage import discard, replacing
 
 CODE = Path(__file__).resolve().parent
 OWN = ("params.yaml", "dvc.yaml", "sources.lock", "dvc.lock", "tasks")  # what makes a folder a workspace
@@ -74,14 +74,24 @@ def in_git(folder: Path) -> bool:
 
 
 def _move_into(aside: Path, folder: Path) -> None:
-    """Every entry of `aside` that `folder` lacks stands there; on a failure none."""
+    """Every entry of `aside` that `folder` lacks stands there, and what git must not keep; on a failure none of the entries."""
     moved: list[Path] = []
     try:
         for entry in sorted(aside.iterdir(), key=lambda entry: entry.name == "params.yaml"):  # which makes it a workspace, last
             if not os.path.lexists(folder / entry.name):
                 entry.rename(folder / entry.name)
                 moved.append(folder / entry.name)
+        _ignore(folder / ".gitignore")
     except OSError:
         for path in moved:
             discard(path)
         raise
+
+
+def _ignore(path: Path) -> None:
+    """Every line of IGNORED stands in the file, and all else that did."""
+    text = path.read_text(encoding="utf-8")
+    lacking = [line for line in IGNORED.splitlines() if line not in text.splitlines()]
+    if lacking:
+        with replacing(path) as aside:
+            aside.write_text(text + "\n" * (bool(text) and not text.endswith("\n")) + "\n".join(lacking) + "\n", encoding="utf-8")

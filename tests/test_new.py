@@ -335,7 +335,9 @@ def test_workspace_may_be_made_around_the_data(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("mine\n")
     assert main([str(tmp_path), "--data", str(tmp_path / "table.csv"), "--target", "y", "--name", "shop"]) == 0
     assert Params.load(tmp_path / "params.yaml").name == "shop"
-    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+    ignored = (tmp_path / ".gitignore").read_text().splitlines()
+    assert ignored[0] == "mine"
+    assert {"/data/*", "/.cache/", "/models/", "/releases/"} <= set(ignored)
     assert (tmp_path / "table.csv").is_file()
 
 
