@@ -35,7 +35,7 @@ def _look(look: Callable[[], list[Check]]) -> list[Check]:
 def show(checks: Sequence[Check]) -> None:
     """A table on a terminal, plain lines elsewhere; the last line counts."""
     counted = {state: sum(check.state == state for check in checks) for state in COLOURS}
-    last = f"{counted['ok']} ok, {counted['warning']} warnings, {counted['fault']} faults"
+    last = f"{counted['ok']} ok, " + ", ".join(f"{counted[of]} {of}{'s' * (counted[of] != 1)}" for of in ("warning", "fault"))
     if not sys.stdout.isatty():
         for check in checks:
             print(f"{check.state}: {check.what}: {check.found}" + (f"; {check.remedy}" if check.remedy else ""))

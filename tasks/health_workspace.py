@@ -117,7 +117,7 @@ def check_lock(workspace: Path, params: Params) -> Check:
         return Check("sources.lock", "fault", str(error), "git checkout sources.lock")
     if other := sorted(set(locked) ^ set(params.sources)):
         return Check("sources.lock", "warning", f"does not name the sources of params.yaml: {other}", "the next run rewrites it")
-    return ok("sources.lock", f"names {len(locked)} sources")
+    return ok("sources.lock", f"names {len(locked)} source{'s' * (len(locked) != 1)}")
 
 
 def check_schema(workspace: Path) -> Check:

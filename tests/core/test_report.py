@@ -96,7 +96,7 @@ def test_columns_stand_in_the_order_of_their_roles_then_the_unused_then_the_drop
     )
     assert [(one.name, one.role) for one in found] == [("c", "target"), ("a", "number"), ("b", "unused"), ("people.name", "unused")]
     assert found[-1].kind == "not described"
-    assert "Dropped: not in the table" in render(report(*found))
+    assert "Dropped: not in the table under this name" in render(report(*found))
 
 
 def test_privacy_of_a_source_s_column_stands_on_that_column() -> None:
