@@ -89,7 +89,8 @@ def _missing_column(message: str, landed: dict[str, list[Path]]) -> str:
     near = {
         (name, close): difflib.SequenceMatcher(None, column, close).ratio()
         for name, columns in names.items()
-        for close in difflib.get_close_matches(column, columns, n=1, cutoff=0.6)
+        for close in difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+        if column.lower() in close.lower() or difflib.SequenceMatcher(None, column, close).ratio() >= 0.6
     }
     said = f"column {column!r} is missing from the sources" + (f" (wanted of {alias[1]!r})" if alias else "")
     if not near:

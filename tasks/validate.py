@@ -32,6 +32,10 @@ from tasks.trend import rows_by_day, split_sizes, target_over_time
 log = logging.getLogger("tasks.validate")
 
 SAME = "equals an earlier row"
+REMEDY = "if the data is right, change the query or the rules in params.yaml, or see what the schema says: python -m flows.schema"
+CAST = (
+    "if the data is right, cast the column in the query, TRY_CAST(x AS DOUBLE), or give it another role under table in params.yaml"
+)
 REFUSED = Path("reports/refused.html")  # the data report of a table that the stage refused, until it takes one
 
 
@@ -125,7 +129,7 @@ def prepare(table: Table, validate: Validate, raw: Path, sets: Path) -> tuple[li
     kinds = column_kinds(table)
     if absent := sorted(kinds.keys() - set(columns.names)):
         raise DataError(f"the table lacks the columns {absent}, which params.yaml names; it has {columns.names}. Run ingest again")
-    refuse("has the wrong kind of values", contract.check_kinds(read_shards(raw, list(kinds)), kinds))
+    refuse("has the wrong kind of values", contract.check_kinds(read_shards(raw, list(kinds)), kinds), CAST)
     for name in table.categories:
         if not pa.types.is_string(kind := columns.field(name).type) and not pa.types.is_dictionary(kind):
             log.info("column %r is taken as text, as a category, though its values are %s", name, kind)
@@ -161,14 +165,12 @@ def column_kinds(table: Table) -> dict[str, Kind]:
     }
 
 
-def refuse(what: str, violations: Sequence[Violation]) -> None:
+def refuse(what: str, violations: Sequence[Violation], remedy: str = REMEDY) -> None:
     """DataError with every violation, when there is one."""
     if violations:
         listing = "\n  ".join(map(str, violations))
         raise DataError(
-            f"the table {what}; nothing after this was run and the last release stands\n  {listing}\n"
-            "  Correct the source; if the data is right, change the query or the rules in params.yaml, or see what the schema "
-            "says: python -m flows.schema"
+            f"the table {what}; nothing after this was run and the last release stands\n  {listing}\n  Correct the source; {remedy}"
         )
 
 
