@@ -32,7 +32,7 @@ def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw:
 
     with engine.connect() as db, stage.replacing(raw) as folder, stage.replacing(sets) as sets_folder, _told_of_query():
         for name, parts in landed.items():
-            db.read_parquet([str(part) for part in parts], union_by_name=True).create_view(name)
+            db.read_parquet([str(part) for part in parts], union_by_name=True, hive_partitioning=False).create_view(name)
         relation = _query(db, table, landed)
         order = sorted(relation.columns, key=lambda column: column != table.time)  # the time first, the others as they stand
         reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(SHARD_ROWS)

@@ -33,7 +33,7 @@ def agree(where: str, parts: dict[str, Path]) -> None:
 
 def _types(path: Path) -> dict[str, str]:
     with engine.connect() as db:
-        relation = db.read_parquet(str(path))
+        relation = db.read_parquet(str(path), hive_partitioning=False)
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
 
@@ -63,7 +63,7 @@ def _common(where: str, column: str, types: dict[str, dict[str, str]], empty: di
 
 def _retype(path: Path, types: dict[str, str]) -> None:
     with engine.connect() as db, replacing(path) as aside:
-        relation: duckdb.DuckDBPyRelation = db.read_parquet(str(path))
+        relation: duckdb.DuckDBPyRelation = db.read_parquet(str(path), hive_partitioning=False)
         kept = [
             f"CAST({engine.quoted(c)} AS {types[c]}) AS {engine.quoted(c)}" if c in types else engine.quoted(c)
             for c in relation.columns

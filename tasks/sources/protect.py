@@ -134,7 +134,7 @@ def _plain(value: str, type_: str) -> str:
 def content(parquet: Path) -> str:
     """A hash of the file's columns and rows, in hexadecimal, that does not depend on the rows' order."""
     with engine.connect() as db:
-        relation = db.read_parquet(str(parquet))
+        relation = db.read_parquet(str(parquet), hive_partitioning=False)
         hashed = relation.aggregate(f"sum(hash({', '.join(map(engine.quoted, relation.columns))}))").fetchall()[0][0]
         told = f"{relation.columns} {list(map(str, relation.types))} {hashed}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -38,12 +38,12 @@ def opened(
                 with text.in_utf8(where, plain, how.encoding, spool, guard) as utf8:
                     yield _with_rows(where, guard, told(where, guard, lambda: _json(where, utf8, how, db)))
             case "parquet":
-                raw = told(where, guard, lambda: _typed_already(db.read_parquet(_literal(plain)), how))
+                raw = told(where, guard, lambda: _typed_already(_parquet(db, plain), how))
                 yield _with_rows(where, guard, raw)
             case "arrow":
                 with packing.spooled(where, spool, ()) as parquet:
                     _rewrite_arrow(where, plain, parquet)
-                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(db.read_parquet(str(parquet)), how)))
+                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(_parquet(db, parquet), how)))
 
 
 def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> duckdb.DuckDBPyRelation:
@@ -100,7 +100,8 @@ def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) ->
     relation = db.sql(
         f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
-        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER})"
+        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER}, "
+        "hive_partitioning = false)"
     )
     return Raw(relation, found.header)
 
@@ -110,7 +111,12 @@ def _json(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) -
     with path.open("rb") as file:
         array = file.read(1 << 16).lstrip().startswith(b"[")
     relation = db.read_json(
-        _literal(path), format="array" if array else "newline_delimited", sample_size=-1, maximum_depth=1, records="true"
+        _literal(path),
+        format="array" if array else "newline_delimited",
+        sample_size=-1,
+        maximum_depth=1,
+        records="true",
+        hive_partitioning=False,
     )
     if set(map(str, relation.types)) != {"JSON"}:
         raise DataError(f"{where} is not a table: its JSON holds no objects; expected one object for each row")
@@ -129,6 +135,11 @@ def _kinds(relation: duckdb.DuckDBPyRelation) -> dict[str, set[str]]:
     counts = [f"list(DISTINCT json_type({quoted(name)}))" for name in relation.columns]
     row = relation.aggregate(", ".join(counts)).fetchall()[0]
     return {name: set(kinds or ()) - {"NULL", None} for name, kinds in zip(relation.columns, row, strict=True)}
+
+
+def _parquet(db: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """The file's own columns: a folder called `a=1` on the way to it would add to them, or take their place."""
+    return db.read_parquet(_literal(path), hive_partitioning=False)
 
 
 def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:

@@ -1,6 +1,7 @@
 """Sources that are files: what lands of them, and what a user reads when one is wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.bad_inputs import GOOD, PARQUET, ROWS
+from benchmarks.bad_inputs import GOOD, PARQUET, ROWS, parquet
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
@@ -288,6 +289,18 @@ def test_kill_while_a_part_is_written_loses_no_other_and_leaves_no_half(tmp_path
 
 def _parts(landed: Store) -> list[tuple[object, Path]]:
     return list(zip(landed.parts, landed.paths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", b"kind,label\nx,y\n"), ("a.jsonl", b'{"kind": "x", "label": "y"}\n'), ("a.parquet", None)],
+)
+def test_folder_that_is_named_like_a_column_changes_nothing(name: str, content: bytes | None) -> None:
+    for folder in (Path("kind=z"), Path("label=1")):
+        folder.mkdir()
+        (folder / name).write_bytes(content or parquet(pa.table({"kind": ["x"], "label": ["y"]})))
+        assert rows(land(source(f"{folder}/*"))) == {"kind": ["x"], "label": ["y"]}
+        shutil.rmtree("store")
 
 
 # The lock.
