@@ -54,6 +54,7 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard
         relation = reading.typed(where, raw, source, guard)
         with store.adding(found.key) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
+            places.refuse_moved(where, found)
 
 
 def _mark(source: PackageSource | FileSource, files: Files) -> Mark:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +16,7 @@ from benchmarks.bad_inputs import GOOD, PARQUET, ROWS, parquet
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
-from tasks.sources import file
+from tasks.sources import file, protect, reading
 from tasks.sources.lock import Mark, read_lock, require_lock
 from tasks.sources.places import locate
 from tasks.sources.store import Store
@@ -101,6 +102,58 @@ def test_file_that_is_not_what_the_lock_says_is_refused() -> None:
     with pytest.raises(DataError, match=r"is not what sources\.lock says"):
         file.land("flights", source("a.parquet"), mark, Guard(), store())
     assert not store().paths
+
+
+@pytest.mark.parametrize("other", [b"n\n3\n4\n", b"n\n3\n", b"n\n1\n2\n", None])
+def test_file_that_is_written_while_it_is_read_is_refused(other: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n2\n")
+    write = protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("a.csv").unlink() if other is None else Path("a.csv").write_bytes(other)
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "a.csv changed while it was read; nothing of it was kept, start the run again" in refusal(source("a.csv"))
+    assert not list(Path("store").rglob("*.parquet"))
+
+
+def test_file_that_is_half_written_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n")
+    opened = reading.opened
+
+    def meanwhile(*arguments: Any) -> Any:
+        Path("a.csv").write_bytes(b"n\n2,3\n")
+        return opened(*arguments)
+
+    monkeypatch.setattr(reading, "opened", meanwhile)
+    assert "changed while it was read" in refusal(source("a.csv"))
+
+
+def test_file_of_the_same_size_and_time_is_told_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n")
+    before, write = Path("a.csv").stat(), protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("a.csv").write_bytes(b"n\n2\n")
+        os.utime("a.csv", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "changed while it was read" in refusal(source("a.csv"))
+
+
+def test_file_of_a_pattern_that_is_written_before_its_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n")
+    write = protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("m2.csv").write_bytes(b"n\nno number\n")
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "m2.csv changed while it was read" in refusal(described)
+    assert rows(store()) == {"n": [1]}
 
 
 @pytest.mark.parametrize(("name", "other"), [("x[1].csv", "x1.csv"), ("y*.csv", "y2.csv")])
