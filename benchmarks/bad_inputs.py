@@ -125,6 +125,8 @@ def bound_socket(path: Path) -> None:
 TABLE = pa.table({"id": [1, 2, 3], "word": ["AA", "BB", None], "day": ROWS["day"]})
 NESTED = pa.table({"word": pa.array(["x", "y", "x"]).dictionary_encode(), "list": [[1, 2], [], None], "map": [{"a": 1}] * 3})
 NESTED_ROWS = {"word": ["x", "y", "x"], "list": ["[1,2]", "[]", None], "map": ['{"a":1}'] * 3}
+ZONED = pa.table({kind: pa.array([datetime(2013, 1, 1, 3)], pa.timestamp(kind, "UTC")) for kind in ("ms", "us", "ns")})
+ZONED_ROWS = {kind: [datetime(2013, 1, 1, 3)] for kind in ("ms", "us", "ns")}
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -255,6 +257,7 @@ CASES = [
         log="its dates have several formats: 1 of %d.%m.%Y, 1 of %d/%m/%Y, 1 of ISO date",
     ),
     Case("times with a zone", b"t\n2013-01-01T05:00:00+02:00\n", {"t": [datetime(2013, 1, 1, 3, 0)]}),
+    Case("times of Parquet with a zone", parquet(ZONED, version="2.6"), ZONED_ROWS, name="a.parquet"),
     Case("day that no month has", b"d\n2013-02-30\n2013-01-01\n", {"d": ["2013-02-30", "2013-01-01"]}, log="several formats"),
     Case("true and false", b"b\ntrue\nFALSE\n", {"b": [True, False]}),
     Case("JSON lines", b'{"a": 1, "b": "00123"}\n{"a": 2.5, "b": "x"}\n', {"a": [1, 2.5], "b": ["00123", "x"]}, name="a.jsonl"),

@@ -117,8 +117,8 @@ def _plain(value: str, type_: str) -> str:
             return f"CAST({value} AS BIGINT)"
         case "FLOAT" | "DECIMAL":
             return f"CAST({value} AS DOUBLE)"
-        case "TIMESTAMP WITH TIME ZONE":
-            return f"make_timestamp(epoch_us({value}))"
+        case "TIMESTAMP WITH TIME ZONE" | "TIMESTAMPTZ_NS":
+            return f"make_timestamp(epoch_us(CAST({value} AS TIMESTAMPTZ)))"
         case "TIMESTAMP_S" | "TIMESTAMP_MS" | "TIMESTAMP_NS":
             return f"CAST({value} AS TIMESTAMP)"
         case "BIGINT" | "DOUBLE" | "DATE" | "TIMESTAMP" | "BOOLEAN" | "VARCHAR":
