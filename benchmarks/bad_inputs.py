@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,15 @@ NESTED = pa.table({"word": pa.array(["x", "y", "x"]).dictionary_encode(), "list"
 NESTED_ROWS = {"word": ["x", "y", "x"], "list": ["[1,2]", "[]", None], "map": ['{"a":1}'] * 3}
 ZONED = pa.table({kind: pa.array([datetime(2013, 1, 1, 3)], pa.timestamp(kind, "UTC")) for kind in ("ms", "us", "ns")})
 ZONED_ROWS = {kind: [datetime(2013, 1, 1, 3)] for kind in ("ms", "us", "ns")}
+DECIMALS = pa.table(
+    {
+        "id": pa.array([Decimal(9007199254740993), None], pa.decimal128(38, 0)),
+        "far": pa.array([Decimal(12345678901234567890123), Decimal(7)], pa.decimal128(38, 0)),
+        "price": pa.array([Decimal("0.1"), Decimal("1234567890123.45")], pa.decimal128(38, 10)),
+        "fine": pa.array([Decimal("0.1"), Decimal("12345678901234567.8912")], pa.decimal128(38, 4)),
+    }
+)
+UNSIGNED = parquet(pa.table({"n": pa.array([7, 2**63], pa.uint64())}))
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -233,6 +243,33 @@ CASES = [
     Case("zeros in front", b"code\n00123\n94105\n", {"code": ["00123", "94105"]}, log="stays text: zeros stand in front"),
     Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
     Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
+    Case("integers as decimals", parquet(DECIMALS.select(["id"])), {"id": [9007199254740993, None]}, name="a.parquet"),
+    Case(
+        "integers as decimals, beyond 64 bits",
+        parquet(DECIMALS.select(["far"])),
+        {"far": ["12345678901234567890123", "7"]},
+        log="column 'far' stays text: it holds 1 integers beyond 64 bits",
+    ),
+    Case("decimals that a number keeps", parquet(DECIMALS.select(["price"])), {"price": [0.1, 1234567890123.45]}),
+    Case(
+        "decimals that a number rounds",
+        parquet(DECIMALS.select(["fine"])),
+        {"fine": [0.1, 12345678901234567.89]},
+        log="column 'fine' holds 1 decimals of more than 15 digits, which are rounded; types: {fine: text} keeps them",
+    ),
+    Case(
+        "decimals, kept as text",
+        parquet(DECIMALS.select(["fine"])),
+        {"fine": ["0.1000", "12345678901234567.8912"]},
+        how={"types": {"fine": "text"}},
+    ),
+    Case("unsigned integers", parquet(pa.table({"n": pa.array([7, 2**63 - 1], pa.uint64())})), {"n": [7, 2**63 - 1]}),
+    Case(
+        "unsigned integers beyond 64 bits with a sign",
+        UNSIGNED,
+        error="column 'n' holds 1 integers beyond 64 bits with a sign; keep them as text, types: {n: text}",
+    ),
+    Case("unsigned integers, kept as text", UNSIGNED, {"n": ["7", "9223372036854775808"]}, how={"types": {"n": "text"}}),
     Case("thousands separators", b'n\n"1,234.5"\n"12,345,678"\n', {"n": [1234.5, 12345678.0]}, log="decimal point"),
     Case("thousands by spaces", b"n\n1 234\n12 345 678\n", {"n": [1234, 12345678]}, log="decimal point"),
     Case("decimal comma", b"n;m\n1,5;1.234,56\n-2,25;7,0\n", {"n": [1.5, -2.25], "m": [1234.56, 7.0]}, log="decimal comma"),

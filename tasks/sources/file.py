@@ -51,7 +51,8 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard
         reading.opened(where, source, path, found.shown, spool, db, guard) as raw,
     ):
         reading.told(where, guard, lambda: protect.check_personal(name, raw.relation, guard))
-        relation = reading.typed(where, raw, source, guard)
+        typed = reading.typed(where, raw, source, guard)
+        relation = reading.told(where, guard, lambda: protect.exact(where, typed, guard))
         with store.adding(found.key) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
             places.refuse_moved(where, found)

@@ -33,6 +33,7 @@ def apply(select: str, guard: Guard = Guard()) -> tuple[list[str], list[str], li
         ("1::UINTEGER", "BIGINT", 1),
         ("1.5::FLOAT", "DOUBLE", 1.5),
         ("1.25::DECIMAL(9, 2)", "DOUBLE", 1.25),
+        ("9007199254740993::DECIMAL(38, 0)", "BIGINT", 9007199254740993),
         ("'x'::VARCHAR", "VARCHAR", "x"),
         ("true", "BOOLEAN", True),
         ("DATE '2013-07-04'", "DATE", date(2013, 7, 4)),
