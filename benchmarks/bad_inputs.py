@@ -283,6 +283,18 @@ CASES = [
     Case("dates with months first", b"d\n01/02/2013\n02/13/2013\n", {"d": [date(2013, 1, 2), date(2013, 2, 13)]}),
     Case("dates with times", b"d\n13/02/2013 05:06\n", {"d": [datetime(2013, 2, 13, 5, 6)]}),
     Case("dates with dots", b"d\n01.02.2013\n", {"d": [date(2013, 2, 1)]}),
+    Case("dates with dots, short years", b"d\n24.01.15\n", {"d": ["24.01.15"]}, log="dates: '%d.%m.%y' or '%y.%m.%d'"),
+    Case(
+        "dates with short years",
+        b"d,e\n24/01/15,13-05-22\n23/12/31,14-05-22\n",
+        {"d": ["24/01/15", "23/12/31"], "e": ["13-05-22", "14-05-22"]},
+        log="row 2 holds '23/12/31'; if it does, say dates: '%d/%m/%y' or '%y/%m/%d'",
+    ),
+    Case("dates with short years, said", b"d\n24/01/15\n", {"d": [date(2024, 1, 15)]}, how={"dates": "%y/%m/%d"}),
+    Case(
+        "dates with short years and times", b"d\n24-Jan-15 05:06\n", {"d": ["24-Jan-15 05:06"]}, log="say dates: '%d-%b-%y %H:%M'"
+    ),
+    Case("versions", b"v\n1.10.12\n2.2.13\n", {"v": ["1.10.12", "2.2.13"]}),
     Case("dates in words", b'd\n"May 2, 2013"\n"June 3, 2013"\n', {"d": [date(2013, 5, 2), date(2013, 6, 3)]}),
     Case("ambiguous dates", b"d\n01/02/2013\n03/04/2013\n", error="may hold days or months first: row 1 holds '01/02/2013'"),
     Case("dates, said", b"d\n01/02/2013\n", {"d": [date(2013, 1, 2)]}, how={"dates": "%m/%d/%Y"}),

@@ -204,6 +204,9 @@ class Judge:
         iso_like = column.date + column.time + column.zoned
         counts = dates.count_formats(self.raw.relation, name, [self.how.dates] if self.how.dates else None)
         whole = [format_ for format_, count in counts.items() if count == values]
+        if whole and not self.how.dates and not any(map(dates.is_guess, whole)):
+            self._tell_short_years(name, whole)
+            return None
         if len({format_.replace("%B", "%b") for format_ in whole}) > 1:  # "May" is a short month and a long one
             examples = self._examples(name, ".+", fits=True)
             raise DataError(
@@ -215,6 +218,16 @@ class Judge:
         if any(counts.values()) or iso_like:
             self._tell_mixture(column, counts)
         return None
+
+    def _tell_short_years(self, name: str, formats: list[str]) -> None:
+        """Warns of what may be dates; three numbers with dots are, when each has two digits."""
+        dotted = all("." in format_ for format_ in formats)
+        if dotted and self._examples(name, dates.DOTTED, fits=False):
+            return
+        log.warning(
+            "%s: column %r is text: it may hold dates whose years have two digits%s; if it does, say dates: %s",
+            self.where, name, self._examples(name, ".+", fits=True), " or ".join(map(repr, formats)),
+        )  # fmt: skip
 
     def _tell_mixture(self, column: Column, counts: dict[str, int]) -> None:
         ordered = sorted((format_ for format_, count in counts.items() if count), key=lambda format_: -counts[format_])
