@@ -241,6 +241,23 @@ CASES = [
     Case("type of no column", b"n\n1\n", error="types names ['m']", how={"types": {"m": "text"}}),
     Case("inf and NaN", b"n\n1.5\ninf\n-Infinity\n", {"n": [1.5, float("inf"), float("-inf")]}, log="2 values nan or inf"),
     Case("zeros in front", b"code\n00123\n94105\n", {"code": ["00123", "94105"]}, log="stays text: zeros stand in front"),
+    Case(
+        "zeros in front of groups",
+        b"a;b;c;d\n030 123 456;012'345;555.123.456;0.123.456\n40 123 456;12'345;040.555.777;1.123.456\n",
+        {
+            "a": ["030 123 456", "40 123 456"],
+            "b": ["012'345", "12'345"],
+            "c": ["555.123.456", "040.555.777"],
+            "d": ["0.123.456", "1.123.456"],
+        },
+        log="column 'c' stays text: zeros stand in front",
+    ),
+    Case(
+        "codes beside decimals",
+        b"c;n\n040.555.777;1.5\n555.123.456;1.234\n",
+        {"c": ["040.555.777", "555.123.456"], "n": [1.5, 1.234]},
+    ),
+    Case("nought beside decimal commas", b"n;m\n1,5;0.555\n2,5;0.125\n", {"n": [1.5, 2.5], "m": [0.555, 0.125]}),
     Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
     Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
     Case("integers as decimals", parquet(DECIMALS.select(["id"])), {"id": [9007199254740993, None]}, name="a.parquet"),

@@ -90,7 +90,7 @@ class Judge:
         counted = self._count([name for name, expression in found.items() if expression is None])
         if any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told:
             counted += self._count([name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")])
-        elsewhere: set[Style] = {style for c in counted if (style := c.counts.decides) and c.name not in self.raw.only_dates}
+        elsewhere: set[Style] = {style for c in counted if (style := c.counts.speaks) and c.name not in self.raw.only_dates}
         found |= {column.name: self._expression(column, elsewhere) for column in counted}
         self._refuse_idle_dates(found)
         selected = [f"{found.get(name) or quoted(name)} AS {quoted(name)}" for name in self.raw.relation.columns]

@@ -11,8 +11,10 @@ _GROUPS = ("'", "\u2019", " ", "\u00a0", "\u202f")
 
 def _grammar(decimal: str, thousands: str) -> str:
     plain = rf"([0-9]+([{decimal}][0-9]*)?|[{decimal}][0-9]+)([eE][-+]?[0-9]+)?"
-    grouped = "|".join(f"([{group}][0-9]{{3}})+" for group in (thousands, *_GROUPS))
-    return rf" *[-+]?({plain}|[0-9]{{1,3}}({grouped})([{decimal}][0-9]+)?) *"
+    grouped = "|".join(f"([{group}][0-9]{{3}})+" for group in _GROUPS)
+    # A nought before one group is whole: 0.555 is less than one, whichever mark the others have.
+    thousand = rf"([1-9]|[0-9]{{2,3}})[{thousands}][0-9]{{3}}|[0-9]{{1,3}}([{thousands}][0-9]{{3}}){{2,}}"
+    return rf" *[-+]?({plain}|([0-9]{{1,3}}({grouped})|{thousand})([{decimal}][0-9]+)?) *"
 
 
 INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
@@ -20,7 +22,15 @@ DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
 THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
-ZEROS = r" *[-+]?0[0-9]+([.,][0-9]*)? *"  # a code, not a number: "00123"
+_ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
+    "0[0-9]+([.,][0-9]*)?",
+    *(f"0[0-9]{{0,2}}([{group}][0-9]{{3}})+([.,][0-9]+)?" for group in _GROUPS),
+    *(
+        f"0([0-9]{{1,2}}[{group}]|[0-9]{{0,2}}[{group}][0-9]{{3}}[{group}])[0-9]{{3}}([{group}][0-9]{{3}})*([.,][0-9]+)?"
+        for group in ".,"
+    ),
+)
+ZEROS = f" *[-+]?({'|'.join(_ZEROS)}) *"
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,15 @@ class Counts:
 
     @property
     def decides(self) -> Style | None:
-        """The only style that the column fits, which speaks for the whole file."""
+        """The only style that the column fits."""
         if self.fits("point") == self.fits("comma"):
             return None
         return "point" if self.fits("point") else "comma"
+
+    @property
+    def speaks(self) -> Style | None:
+        """The style of the column that is that of the whole file: one of codes says nothing of numbers."""
+        return None if self.zeros else self.decides
 
     def style(self, told: Style | None, elsewhere: set[Style]) -> Style | None:
         """The style to read the column in; None when it fits none, or both and nothing tells which."""
