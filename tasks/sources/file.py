@@ -10,7 +10,7 @@ from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
 from tasks.sources import places, protect, reading
 from tasks.sources.lock import Mark, refuse_moved
-from tasks.sources.parts import agree
+from tasks.sources.parts import agree, agree_on_marks
 from tasks.sources.places import Files, Found
 from tasks.sources.store import Store
 
@@ -38,7 +38,9 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
             _land_one(name, source, one, guard, store)
     store.keep(list(parts))
     if found.by_pattern:
-        agree(f"source {name!r}", dict(zip((one.shown for one in parts.values()), store.paths, strict=True)))
+        shown = [one.shown for one in parts.values()]
+        agree_on_marks(f"source {name!r}", dict(zip(shown, (part.styles for part in store.parts), strict=True)))
+        agree(f"source {name!r}", dict(zip(shown, store.paths, strict=True)))
 
 
 def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard: Guard, store: Store) -> None:
@@ -51,9 +53,9 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard
         reading.opened(where, source, path, found.shown, spool, db, guard) as raw,
     ):
         reading.told(where, guard, lambda: protect.check_personal(name, raw.relation, guard))
-        typed = reading.typed(where, raw, source, guard)
+        typed, styles = reading.typed(where, raw, source, guard)
         relation = reading.told(where, guard, lambda: protect.exact(where, typed, guard))
-        with store.adding(found.key) as aside:
+        with store.adding(found.key, styles) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
             places.refuse_moved(where, found)
 

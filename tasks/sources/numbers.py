@@ -30,6 +30,7 @@ _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
         for group in ".,"
     ),
 )
+HINT = "(^|[^0-9.,])[0-9]+,[0-9]{1,2}([^0-9.,]|$)"  # within a text: a number with a decimal comma
 ZEROS = f" *[-+]?({'|'.join(_ZEROS)}) *"
 
 
@@ -67,8 +68,16 @@ class Counts:
         """The style of the column that is that of the whole file: one of codes says nothing of numbers."""
         return None if self.zeros else self.decides
 
-    def style(self, told: Style | None, elsewhere: set[Style]) -> Style | None:
-        """The style to read the column in; None when it fits none, or both and nothing tells which."""
+    @property
+    def may_be_thousands(self) -> bool:
+        """Whether all values have points that a file with decimal commas would have before thousands."""
+        return self.fits("point") and self.fits("comma") and self.points > 0 and not self.commas
+
+    def style(self, told: Style | None, elsewhere: set[Style], *, hinted: bool) -> Style | None:
+        """The style to read the column in; None when it fits none, or both and nothing tells which.
+
+        `elsewhere` has the styles of the file's other columns, `hinted` says that its texts have decimal commas.
+        """
         if told is not None:
             return told if self.fits(told) else None
         if self.decides:
@@ -80,7 +89,7 @@ class Counts:
         if len(elsewhere) == 1:
             (only,) = elsewhere
             return only if self.commas or only == "point" else None
-        return None if self.commas or elsewhere == {"comma"} else "point"
+        return None if self.commas or elsewhere or hinted else "point"
 
     def whole(self, style: Style) -> bool:
         """Whether all values are integers."""

@@ -46,9 +46,10 @@ def opened(
                     yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(_parquet(db, parquet), how)))
 
 
-def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> duckdb.DuckDBPyRelation:
-    """The rows with a type for each column."""
-    return told(where, guard, lambda: Judge(where, raw, how, guard).typed())
+def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> tuple[duckdb.DuckDBPyRelation, dict[str, str]]:
+    """The rows with a type for each column, and which mark stands before decimals in those where one was found out."""
+    judge = Judge(where, raw, how, guard)
+    return told(where, guard, judge.typed), judge.styles
 
 
 def told(where: str, guard: Guard, read: Callable[[], T]) -> T:

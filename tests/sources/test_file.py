@@ -307,6 +307,33 @@ def test_types_that_disagree_between_files_are_refused_with_the_remedy() -> None
     assert rows(land(source("m*.csv", types={"code": "text"}))) == {"code": ["123", "00124"]}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"a;b\n1,5;1\n", b"a;b\n1.234;1\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1;1.234\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1.5;1\n"),
+        (b"a;b\n1,5;2.5\n", b"a;b\n1.234;2.5\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1;1.5\n"),
+    ],
+)
+def test_decimal_marks_that_differ_between_files_are_refused_with_the_remedy(one: bytes, other: bytes) -> None:
+    described = months(m1=one, m2=other)
+    said = refusal_of_marks = refusal(described)
+    assert "its files may differ in the mark before decimals: column 'a' of m1.csv has a comma, column" in said
+    assert refusal(described) == refusal_of_marks  # from what landed, too
+
+
+def test_decimal_marks_that_are_the_same_in_all_files_are_read() -> None:
+    assert rows(land(months(m1=b"a;b\n1,5;2.5\n", m2=b"a;b\n3,5;4\n", m3=b"a;b\n1;1.5\n"))) == {
+        "a": [1.5, 3.5, 1.0],
+        "b": [2.5, 4, 1.5],
+    }
+    described = source("m*.csv", decimal=",")
+    months(m1=b"a;b\n1,5;1\n", m2=b"a;b\n1.234;1\n", m3=b"a;b\n3;1\n")
+    assert rows(land(described))["a"] == [1.5, 1234, 3]
+
+
 def test_pattern_that_no_file_fits_is_refused() -> None:
     assert "no file fits 'm*.csv'" in refusal(source("m*.csv"))
 
