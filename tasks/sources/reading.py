@@ -101,7 +101,7 @@ def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) ->
     relation = db.sql(
         f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
-        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER}, "
+        f"nullstr = [{missing}], skip = {found.skip}, strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER}, "
         "hive_partitioning = false)"
     )
     return Raw(relation, found.header)
