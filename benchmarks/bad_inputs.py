@@ -137,6 +137,26 @@ DECIMALS = pa.table(
     }
 )
 UNSIGNED = parquet(pa.table({"n": pa.array([7, 2**63], pa.uint64())}))
+GAPS = pa.table(
+    {
+        "word": ["NA", "x", "y"],
+        "whole": pa.array([-999, 2, 1], pa.int32()),
+        "real": pa.array([-999.0, 1.5, 2.5], pa.float32()),
+        "price": pa.array([Decimal("-2.5"), Decimal("1.5"), Decimal("2.6")], pa.decimal128(9, 1)),
+        "day": [date(1970, 1, 1), date(2013, 1, 1), None],
+        "flag": [False, True, None],
+        "list": [[-999], [1], None],
+    }
+)
+GAPS_ROWS = {
+    "word": [None, "x", "y"],
+    "whole": [None, 2, 1],
+    "real": [None, None, 2.5],
+    "price": [None, None, 2.6],
+    "day": [None, date(2013, 1, 1), None],
+    "flag": [False, True, None],
+    "list": ["[-999]", "[1]", None],
+}
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -163,6 +183,18 @@ CASES = [
     Case("Parquet", PARQUET, ROWS, name="a.parquet"),
     Case("Parquet in a zip", zipped(("a.parquet", PARQUET)), ROWS, name="a.zip"),
     Case("Parquet named CSV", PARQUET, ROWS),
+    Case(
+        "words for no value in Parquet",
+        parquet(GAPS),
+        GAPS_ROWS,
+        how={"missing": ("NA", "-999", "1.5", "1970-01-01", "0", "-2.50")},
+    ),
+    Case(
+        "words for no value in Arrow",
+        arrow(GAPS, pa.ipc.new_file),
+        GAPS_ROWS,
+        how={"missing": ("NA", "-999.0", "1.5", "1970-01-01", "0", "-2.5")},
+    ),
     Case("truncated Parquet", PARQUET[:-100], error="is not a table", name="a.parquet"),
     Case("bit-flipped Parquet", flipped(PARQUET, 5), error="is not a table", name="a.parquet"),
     Case("bit-flipped Parquet footer", flipped(PARQUET, len(PARQUET) - 7), error="is not a table", name="a.parquet"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,10 +155,29 @@ def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
             value = f"CAST({value} AS VARCHAR)"
         if missing and (type_ == "VARCHAR" or name in how.types):
             value = f"CASE WHEN {value} NOT IN ({missing}) THEN {value} END"
+        elif words := [word for word in how.missing if _is_of(word, type_)]:
+            others = (f"{value} IS DISTINCT FROM TRY_CAST({literal(word)} AS {type_})" for word in words)
+            value = f"CASE WHEN {' AND '.join(others)} THEN {value} END"
         selected.append(f"{value} AS {quoted(name)}")
     texts = [name for name, type_ in columns.items() if type_ == "VARCHAR"] if how.dates or how.decimal else []
     judged = dict.fromkeys([*(name for name in columns if name in how.types), *texts])
     return Raw(relation.select(", ".join(selected)), tuple(judged))
+
+
+def _is_of(word: str, type_: str) -> bool:
+    """Whether the word may be a value of the type, which is not rounded to be one."""
+    if type_ == "BOOLEAN":
+        return word.lower() in ("true", "false")
+    if type_.startswith(("DATE", "TIME")):
+        return True  # what is none is cast to NULL
+    decimal = re.fullmatch(r"DECIMAL\([0-9]+,([0-9]+)\)", type_)
+    try:
+        number = Decimal(word.strip())
+        if decimal or type_.endswith(("INT", "INTEGER")):
+            return number.is_finite() and number == round(number, int(decimal[1]) if decimal else 0)
+    except InvalidOperation:
+        return False
+    return type_ in ("FLOAT", "DOUBLE")
 
 
 def _rewrite_arrow(where: str, path: Path, parquet: Path) -> None:
