@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import logging
+from collections import Counter
 from pathlib import Path
 
 from tasks import engine
@@ -27,15 +28,11 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
     """The store holds the files that the mark names, a part for each; one that landed before is not read again."""
     found = places.find(name, source, Path())
     refuse_moved(name, _mark(source, found), mark)
-    parts: dict[str, Found] = {}
-    for one in found.found:
-        if one.key in parts:
-            log.warning("source %r: %s has the same content as %s and is read once", name, one.shown, parts[one.key].shown)
-        parts.setdefault(one.key, one)
+    parts = _parts(name, found)
     landed = {part.mark for part in store.parts}
     for key, one in parts.items():
         if key not in landed:
-            _land_one(name, source, one, guard, store)
+            _land_one(name, source, one, key, guard, store)
     store.keep(list(parts))
     if found.by_pattern:
         shown = [one.shown for one in parts.values()]
@@ -43,8 +40,24 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
         agree(f"source {name!r}", dict(zip(shown, store.paths, strict=True)))
 
 
-def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard: Guard, store: Store) -> None:
-    """The file is a part of the store: nothing of it is written there before its personal columns are decided on."""
+def _parts(name: str, files: Files) -> dict[str, Found]:
+    """The files by the marks of their parts: what its content is told by, and a number where other files have the same."""
+    parts: dict[str, Found] = {}
+    places: dict[str, Found] = {}
+    same: Counter[str] = Counter()
+    for one in files.found:
+        if (before := places.setdefault(one.resolved, one)) is not one:
+            log.warning("source %r: %s is the same file as %s and is read once", name, one.shown, before.shown)
+            continue
+        same[one.key] += 1
+        if same[one.key] > 1:
+            log.warning("source %r: %s has the same content as %s; both are read", name, one.shown, parts[one.key].shown)
+        parts[one.key if same[one.key] == 1 else f"{one.key} {same[one.key]}"] = one
+    return parts
+
+
+def _land_one(name: str, source: PackageSource | FileSource, found: Found, key: str, guard: Guard, store: Store) -> None:
+    """The file is the part of that mark in the store: nothing of it is written there before its personal columns are decided on."""
     where = f"source {name!r}: {found.shown}"
     spool = store.folder.parent / ".spool"
     with (
@@ -55,7 +68,7 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard
         reading.told(where, guard, lambda: protect.check_personal(name, raw.relation, guard))
         typed, styles = reading.typed(where, raw, source, guard)
         relation = reading.told(where, guard, lambda: protect.exact(where, typed, guard))
-        with store.adding(found.key, styles) as aside:
+        with store.adding(key, styles) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
             places.refuse_moved(where, found)
 

@@ -28,6 +28,11 @@ class Found:
     endpoint: str | None = None
     stamp: tuple[int, ...] = ()  # of a file on disk, taken before its content was
 
+    @property
+    def resolved(self) -> str:
+        """The place behind all links."""
+        return self.place if URL.match(self.place) else str(Path(self.place).resolve())
+
 
 @dataclass(frozen=True)
 class Files:

@@ -276,9 +276,22 @@ def test_file_of_a_pattern_that_is_gone_is_gone_from_the_rows() -> None:
     assert rows(land(described)) == {"n": [2]}
 
 
-def test_file_that_came_twice_is_read_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert rows(land(months(m1=b"n\n1\n", m2=b"n\n2\n", m3=b"n\n1\n"))) == {"n": [1, 2]}
-    assert "m3.csv has the same content as m1.csv and is read once" in caplog.text
+def test_files_of_the_same_content_are_all_read_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n", m3=b"n\n1\n", m4=b"n\n1\n")
+    assert rows(land(described)) == {"n": [1, 2, 1, 1]}
+    assert "m3.csv has the same content as m1.csv; both are read" in caplog.text
+    before = {path.stat().st_ino for path in store().paths}
+    assert rows(land(described)) == {"n": [1, 2, 1, 1]}
+    assert {path.stat().st_ino for path in store().paths} == before
+    Path("m1.csv").unlink()
+    assert rows(land(described)) == {"n": [2, 1, 1]}
+
+
+def test_file_that_is_named_twice_by_a_link_is_read_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n")
+    Path("m3.csv").symlink_to("m1.csv")
+    assert rows(land(described)) == {"n": [1, 2]}
+    assert "m3.csv is the same file as m1.csv and is read once" in caplog.text
 
 
 def test_files_that_differ_in_columns_are_refused_by_name() -> None:
