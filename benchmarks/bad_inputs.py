@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,37 @@ def bound_socket(path: Path) -> None:
 TABLE = pa.table({"id": [1, 2, 3], "word": ["AA", "BB", None], "day": ROWS["day"]})
 NESTED = pa.table({"word": pa.array(["x", "y", "x"]).dictionary_encode(), "list": [[1, 2], [], None], "map": [{"a": 1}] * 3})
 NESTED_ROWS = {"word": ["x", "y", "x"], "list": ["[1,2]", "[]", None], "map": ['{"a":1}'] * 3}
+ZONED = pa.table({kind: pa.array([datetime(2013, 1, 1, 3)], pa.timestamp(kind, "UTC")) for kind in ("ms", "us", "ns")})
+ZONED_ROWS = {kind: [datetime(2013, 1, 1, 3)] for kind in ("ms", "us", "ns")}
+DECIMALS = pa.table(
+    {
+        "id": pa.array([Decimal(9007199254740993), None], pa.decimal128(38, 0)),
+        "far": pa.array([Decimal(12345678901234567890123), Decimal(7)], pa.decimal128(38, 0)),
+        "price": pa.array([Decimal("0.1"), Decimal("1234567890123.45")], pa.decimal128(38, 10)),
+        "fine": pa.array([Decimal("0.1"), Decimal("12345678901234567.8912")], pa.decimal128(38, 4)),
+    }
+)
+UNSIGNED = parquet(pa.table({"n": pa.array([7, 2**63], pa.uint64())}))
+GAPS = pa.table(
+    {
+        "word": ["NA", "x", "y"],
+        "whole": pa.array([-999, 2, 1], pa.int32()),
+        "real": pa.array([-999.0, 1.5, 2.5], pa.float32()),
+        "price": pa.array([Decimal("-2.5"), Decimal("1.5"), Decimal("2.6")], pa.decimal128(9, 1)),
+        "day": [date(1970, 1, 1), date(2013, 1, 1), None],
+        "flag": [False, True, None],
+        "list": [[-999], [1], None],
+    }
+)
+GAPS_ROWS = {
+    "word": [None, "x", "y"],
+    "whole": [None, 2, 1],
+    "real": [None, None, 2.5],
+    "price": [None, None, 2.6],
+    "day": [None, date(2013, 1, 1), None],
+    "flag": [False, True, None],
+    "list": ["[-999]", "[1]", None],
+}
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -151,6 +183,18 @@ CASES = [
     Case("Parquet", PARQUET, ROWS, name="a.parquet"),
     Case("Parquet in a zip", zipped(("a.parquet", PARQUET)), ROWS, name="a.zip"),
     Case("Parquet named CSV", PARQUET, ROWS),
+    Case(
+        "words for no value in Parquet",
+        parquet(GAPS),
+        GAPS_ROWS,
+        how={"missing": ("NA", "-999", "1.5", "1970-01-01", "0", "-2.50")},
+    ),
+    Case(
+        "words for no value in Arrow",
+        arrow(GAPS, pa.ipc.new_file),
+        GAPS_ROWS,
+        how={"missing": ("NA", "-999.0", "1.5", "1970-01-01", "0", "-2.5")},
+    ),
     Case("truncated Parquet", PARQUET[:-100], error="is not a table", name="a.parquet"),
     Case("bit-flipped Parquet", flipped(PARQUET, 5), error="is not a table", name="a.parquet"),
     Case("bit-flipped Parquet footer", flipped(PARQUET, len(PARQUET) - 7), error="is not a table", name="a.parquet"),
@@ -211,6 +255,13 @@ CASES = [
     Case("header that is data", b"1,2.5,2013-01-01\n2,3.5,2013-01-02\n", error="its first line holds numbers only"),
     Case("zero rows", b"id,word\n", error="has a header and no row; expected at least one"),
     Case("zero bytes", b"", error="is empty (0 bytes); expected a header line and rows"),
+    Case("blank lines first", b"\n\n" + GOOD, ROWS),
+    Case("blank lines first, CRLF", b"\r\n  \r\n" + GOOD.replace(b"\n", b"\r\n"), ROWS),
+    Case("blank lines first, CR", b"\r\r" + GOOD.replace(b"\n", b"\r"), ROWS),
+    Case("line of spaces first", b"   \n" + GOOD, ROWS),
+    Case("line of spaces first, one column", b"   \nid\n1\n", {"id": [1]}),
+    Case("blank lines first, marked", b"\xef\xbb\xbf\n \n" + GOOD, ROWS),
+    Case("blank line first, ragged long line", b"\n" + MANY + b"1,2,3\n", error="line 20003 has more fields than the header's 2"),
     Case("only blank lines", b"\n\n\n", error="is empty"),
     Case("one row", b"id,word\n1,AA\n", {"id": [1], "word": ["AA"]}),
     Case("all-null column", b"id,word\n1,\n2,\n", {"id": [1, 2], "word": [None, None]}),
@@ -229,8 +280,52 @@ CASES = [
     Case("type of no column", b"n\n1\n", error="types names ['m']", how={"types": {"m": "text"}}),
     Case("inf and NaN", b"n\n1.5\ninf\n-Infinity\n", {"n": [1.5, float("inf"), float("-inf")]}, log="2 values nan or inf"),
     Case("zeros in front", b"code\n00123\n94105\n", {"code": ["00123", "94105"]}, log="stays text: zeros stand in front"),
+    Case(
+        "zeros in front of groups",
+        b"a;b;c;d\n030 123 456;012'345;555.123.456;0.123.456\n40 123 456;12'345;040.555.777;1.123.456\n",
+        {
+            "a": ["030 123 456", "40 123 456"],
+            "b": ["012'345", "12'345"],
+            "c": ["555.123.456", "040.555.777"],
+            "d": ["0.123.456", "1.123.456"],
+        },
+        log="column 'c' stays text: zeros stand in front",
+    ),
+    Case(
+        "codes beside decimals",
+        b"c;n\n040.555.777;1.5\n555.123.456;1.234\n",
+        {"c": ["040.555.777", "555.123.456"], "n": [1.5, 1.234]},
+    ),
+    Case("nought beside decimal commas", b"n;m\n1,5;0.555\n2,5;0.125\n", {"n": [1.5, 2.5], "m": [0.555, 0.125]}),
     Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
     Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
+    Case("integers as decimals", parquet(DECIMALS.select(["id"])), {"id": [9007199254740993, None]}, name="a.parquet"),
+    Case(
+        "integers as decimals, beyond 64 bits",
+        parquet(DECIMALS.select(["far"])),
+        {"far": ["12345678901234567890123", "7"]},
+        log="column 'far' stays text: it holds 1 integers beyond 64 bits",
+    ),
+    Case("decimals that a number keeps", parquet(DECIMALS.select(["price"])), {"price": [0.1, 1234567890123.45]}),
+    Case(
+        "decimals that a number rounds",
+        parquet(DECIMALS.select(["fine"])),
+        {"fine": [0.1, 12345678901234567.89]},
+        log="column 'fine' holds 1 decimals of more than 15 digits, which are rounded; types: {fine: text} keeps them",
+    ),
+    Case(
+        "decimals, kept as text",
+        parquet(DECIMALS.select(["fine"])),
+        {"fine": ["0.1000", "12345678901234567.8912"]},
+        how={"types": {"fine": "text"}},
+    ),
+    Case("unsigned integers", parquet(pa.table({"n": pa.array([7, 2**63 - 1], pa.uint64())})), {"n": [7, 2**63 - 1]}),
+    Case(
+        "unsigned integers beyond 64 bits with a sign",
+        UNSIGNED,
+        error="column 'n' holds 1 integers beyond 64 bits with a sign; keep them as text, types: {n: text}",
+    ),
+    Case("unsigned integers, kept as text", UNSIGNED, {"n": ["7", "9223372036854775808"]}, how={"types": {"n": "text"}}),
     Case("thousands separators", b'n\n"1,234.5"\n"12,345,678"\n', {"n": [1234.5, 12345678.0]}, log="decimal point"),
     Case("thousands by spaces", b"n\n1 234\n12 345 678\n", {"n": [1234, 12345678]}, log="decimal point"),
     Case("decimal comma", b"n;m\n1,5;1.234,56\n-2,25;7,0\n", {"n": [1.5, -2.25], "m": [1234.56, 7.0]}, log="decimal comma"),
@@ -239,11 +334,28 @@ CASES = [
     Case("comma, said to be thousands", b'n\n"1,234"\n"5,678"\n', {"n": [1234, 5678]}, how={"decimal": "."}),
     Case("comma, told by another column", b'n,m\n"1,234",0.5\n"5,678",1.5\n', {"n": [1234, 5678], "m": [0.5, 1.5]}),
     Case("point beside decimal commas", b"n;m\n1,5;1.234\n2,5;5.678\n", error="column 'm' may hold decimals or thousands"),
+    Case("point beside commas in text", b"w;m\n1,5 kg;1.234\n", error="column 'm' may hold decimals or thousands"),
+    Case("point beside words and commas", b"w;m\n1,5;1.234\n-;2.345\nx;3.456\n", error="column 'm' may hold decimals or thousands"),
+    Case("point beside both marks", b"a;b;m\n1,5;1.5;1.234\n", error="column 'm' may hold decimals or thousands"),
+    Case("point, said to be decimal", b"w;m\n1,5 kg;1.234\n", {"w": ["1,5 kg"], "m": [1.234]}, how={"decimal": "."}),
+    Case("three decimals", b"m\n1.234\n5.678\n", {"m": [1.234, 5.678]}),
     Case("point against decimal: ','", b"n\n1.5\n2.5\n", error="that decimal: ',' does not read", how={"decimal": ","}),
     Case("dates of one other format", b"d\n01/02/2013\n13/02/2013\n", {"d": [date(2013, 2, 1), date(2013, 2, 13)]}),
     Case("dates with months first", b"d\n01/02/2013\n02/13/2013\n", {"d": [date(2013, 1, 2), date(2013, 2, 13)]}),
     Case("dates with times", b"d\n13/02/2013 05:06\n", {"d": [datetime(2013, 2, 13, 5, 6)]}),
     Case("dates with dots", b"d\n01.02.2013\n", {"d": [date(2013, 2, 1)]}),
+    Case("dates with dots, short years", b"d\n24.01.15\n", {"d": ["24.01.15"]}, log="dates: '%d.%m.%y' or '%y.%m.%d'"),
+    Case(
+        "dates with short years",
+        b"d,e\n24/01/15,13-05-22\n23/12/31,14-05-22\n",
+        {"d": ["24/01/15", "23/12/31"], "e": ["13-05-22", "14-05-22"]},
+        log="row 2 holds '23/12/31'; if it does, say dates: '%d/%m/%y' or '%y/%m/%d'",
+    ),
+    Case("dates with short years, said", b"d\n24/01/15\n", {"d": [date(2024, 1, 15)]}, how={"dates": "%y/%m/%d"}),
+    Case(
+        "dates with short years and times", b"d\n24-Jan-15 05:06\n", {"d": ["24-Jan-15 05:06"]}, log="say dates: '%d-%b-%y %H:%M'"
+    ),
+    Case("versions", b"v\n1.10.12\n2.2.13\n", {"v": ["1.10.12", "2.2.13"]}),
     Case("dates in words", b'd\n"May 2, 2013"\n"June 3, 2013"\n', {"d": [date(2013, 5, 2), date(2013, 6, 3)]}),
     Case("ambiguous dates", b"d\n01/02/2013\n03/04/2013\n", error="may hold days or months first: row 1 holds '01/02/2013'"),
     Case("dates, said", b"d\n01/02/2013\n", {"d": [date(2013, 1, 2)]}, how={"dates": "%m/%d/%Y"}),
@@ -255,6 +367,7 @@ CASES = [
         log="its dates have several formats: 1 of %d.%m.%Y, 1 of %d/%m/%Y, 1 of ISO date",
     ),
     Case("times with a zone", b"t\n2013-01-01T05:00:00+02:00\n", {"t": [datetime(2013, 1, 1, 3, 0)]}),
+    Case("times of Parquet with a zone", parquet(ZONED, version="2.6"), ZONED_ROWS, name="a.parquet"),
     Case("day that no month has", b"d\n2013-02-30\n2013-01-01\n", {"d": ["2013-02-30", "2013-01-01"]}, log="several formats"),
     Case("true and false", b"b\ntrue\nFALSE\n", {"b": [True, False]}),
     Case("JSON lines", b'{"a": 1, "b": "00123"}\n{"a": 2.5, "b": "x"}\n', {"a": [1, 2.5], "b": ["00123", "x"]}, name="a.jsonl"),

@@ -1,4 +1,4 @@
-"""DuckDB as it is used here: in a bounded memory, spilling beside the workspace's other caches, and never on the network."""
+"""DuckDB as it is used here: in a bounded memory, spilling beside the workspace's other caches, never on the network, in UTC."""
 
 from pathlib import Path
 
@@ -8,11 +8,13 @@ MEMORY = "1500MB"  # of its buffers; what is larger spills, so that a table larg
 SPILL = Path(".cache/duckdb")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A connection of its own, to nothing but memory."""
+def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection of its own, to nothing but memory; by itself on all cores."""
     SPILL.mkdir(parents=True, exist_ok=True)
     config = {"memory_limit": MEMORY, "temp_directory": str(SPILL), "autoinstall_known_extensions": "false"}
-    return duckdb.connect(config=config)
+    db = duckdb.connect(config=config | ({} if threads is None else {"threads": threads}))
+    db.execute("SET TimeZone = 'UTC'")  # what has no zone would have this machine's; no part of config, as it takes ICU
+    return db
 
 
 def first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from tasks.sources.lock import read_lock
 
 log = logging.getLogger("tasks.ingest")
 
+SAMPLE = 1000  # rows that tell how long the others are
+SHARD_BYTES = 200_000_000  # of a shard in memory, about
+
 
 def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw: Path, sets: Path, snapshot: Path) -> None:
     """`raw` holds the table of the locked sources in a total order, so that the same sources give the same bytes; `sets` a
@@ -30,17 +34,13 @@ def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw:
         landed[name] = land(name, source, privacy, locked.get(name, {}))
         log.info("%s: %s rows", name, f"{sum(map(count_rows, landed[name])):,}")
 
-    with engine.connect() as db, stage.replacing(raw) as folder, stage.replacing(sets) as sets_folder, _told_of_query():
-        for name, parts in landed.items():
-            db.read_parquet([str(part) for part in parts], union_by_name=True).create_view(name)
-        relation = _query(db, table, landed)
-        order = sorted(relation.columns, key=lambda column: column != table.time)  # the time first, the others as they stand
-        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(SHARD_ROWS)
-        rows = write_shards(reader, folder, reader.schema)
-        if not rows:
-            raise DataError("table.query gives no row; expected at least one: check its WHERE and its joins")
-        described = _describe(db, folder, table.time)
-        _write_sets(db, table, sets_folder)
+    with stage.replacing(raw) as folder, stage.replacing(sets) as sets_folder, _told_of_query():
+        try:
+            rows, described = _write_table(table, landed, folder, sets_folder)
+        except duckdb.OutOfMemoryException:
+            log.info("its rows are long: sorts them again in one thread, which needs less memory")
+            stage.discard(folder)
+            rows, described = _write_table(table, landed, folder, sets_folder, threads=1)
 
     with stage.replacing(snapshot) as aside:
         content = {
@@ -52,6 +52,30 @@ def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw:
         }
         aside.write_text(json.dumps(content, indent=2))
     log.info("%s rows, %s columns, %s to %s", f"{rows:,}", len(described["columns"]), described["first"], described["last"])
+
+
+def _write_table(
+    table: Table, landed: dict[str, list[Path]], folder: Path, sets: Path, threads: int | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The query's rows stand in `folder` and the values of the sets in `sets`; how many rows there are, and their description."""
+    with engine.connect(threads) as db:
+        for name, parts in landed.items():
+            db.read_parquet([str(part) for part in parts], union_by_name=True, hive_partitioning=False).create_view(name)
+        relation = _query(db, table, landed)
+        order = sorted(relation.columns, key=lambda column: column != table.time)  # the time first, the others as they stand
+        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(_shard_rows(relation))
+        rows = write_shards(reader, folder, reader.schema)
+        if not rows:
+            raise DataError("table.query gives no row; expected at least one: check its WHERE and its joins")
+        _write_sets(db, table, sets)
+        return rows, _describe(db, folder, table.time)
+
+
+def _shard_rows(relation: duckdb.DuckDBPyRelation) -> int:
+    """Rows of a shard, a power of two: fewer where rows are long, since every stage holds some shards in memory."""
+    first = relation.limit(SAMPLE).to_arrow_table()
+    each = first.nbytes / max(first.num_rows, 1)
+    return min(SHARD_ROWS, 2 ** int(math.log2(max(SHARD_BYTES / max(each, 1), 1024))))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ TEST_SHARES = (0.2, 0.25, 0.15, 0.3)
 
 def open_table(db: Connection, parts: Sequence[Path]) -> None:
     """The connection knows the landed parts as the view `data`."""
-    db.read_parquet([str(part) for part in parts], union_by_name=True).create_view("data")
+    db.read_parquet([str(part) for part in parts], union_by_name=True, hive_partitioning=False).create_view("data")
 
 
 def profile(db: Connection) -> TableFacts:

@@ -9,8 +9,8 @@ from typing import Any
 import fsspec
 
 from tasks.core.errors import DataError
-from tasks.sources.lock import Mark
-from tasks.sources.network import TransientError, append, forbidden, moved, no_file, refuse_other_content, shown, with_tries
+from tasks.sources.lock import Mark, moved
+from tasks.sources.network import TransientError, append, forbidden, no_file, refuse_other_content, shown, with_tries
 from tasks.sources.packing import CHUNK
 from tasks.sources.places import Files, Found
 

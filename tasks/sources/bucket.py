@@ -13,14 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Par
 from fsspec.utils import glob_translate
 
 from tasks.core.errors import DataError
-from tasks.sources.lock import Mark
+from tasks.sources.lock import Mark, moved
 from tasks.sources.network import (
     CONNECT_SECONDS,
     READ_SECONDS,
     TransientError,
     append,
     forbidden,
-    moved,
     no_file,
     refuse_other_content,
     with_tries,

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -81,6 +82,8 @@ class Judge:
     def __init__(self, where: str, raw: Raw, how: Reading, guard: Guard) -> None:
         self.where, self.raw, self.how, self.guard = where, raw, how, guard
         self.told = STYLES[how.decimal]
+        self.hinted = False  # whether texts of the file have decimal commas
+        self.styles: dict[str, str] = {}  # of the columns of numbers with a mark; "point?" where nothing in the file told which
 
     def typed(self) -> duckdb.DuckDBPyRelation:
         """The relation with every judged column in its type."""
@@ -88,9 +91,16 @@ class Judge:
             raise DataError(f"{self.where}: types names {absent}; its columns are {_few(self.raw.relation.columns)}")
         found = self._fitting(self._guesses())
         counted = self._count([name for name, expression in found.items() if expression is None])
-        if any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told:
-            counted += self._count([name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")])
-        elsewhere: set[Style] = {style for c in counted if (style := c.counts.decides) and c.name not in self.raw.only_dates}
+        decimals = [name for name, expression in found.items() if (expression or "").endswith("AS DOUBLE)")]
+        if not (any(column.counts.decides == "comma" or column.counts.fits("comma") for column in counted) or self.told):
+            self.styles = {name: "point" for name in decimals if name not in self.doubtful}
+            decimals = [name for name in decimals if name in self.doubtful]
+        counted += self._count(decimals)
+        elsewhere: set[Style] = {style for c in counted if (style := c.counts.speaks) and c.name not in self.raw.only_dates}
+        if self.styles:
+            elsewhere.add("point")
+        if not elsewhere and not self.told and any(column.counts.may_be_thousands for column in counted):
+            self.hinted = self._has_hints(found)
         found |= {column.name: self._expression(column, elsewhere) for column in counted}
         self._refuse_idle_dates(found)
         selected = [f"{found.get(name) or quoted(name)} AS {quoted(name)}" for name in self.raw.relation.columns]
@@ -98,12 +108,30 @@ class Judge:
 
     def _guesses(self) -> dict[str, Guess]:
         """What the first values of each column all look like."""
+        return {name: self._guess(name, values) for name, values in self._first.items()}
+
+    @cached_property
+    def _first(self) -> dict[str, list[str]]:
+        """The first values of each column."""
         judged = self.raw.judged
         if not judged:
             return {}
         first = self.raw.relation.select(", ".join(map(quoted, judged))).limit(max(20, CELLS // len(judged))).fetchall()
         columns = zip(*first, strict=True)
-        return {name: self._guess(name, [v for v in values if v is not None]) for name, values in zip(judged, columns, strict=True)}
+        return {name: [v for v in values if v is not None] for name, values in zip(judged, columns, strict=True)}
+
+    @cached_property
+    def doubtful(self) -> frozenset[str]:
+        """Columns of decimals whose first values may all be thousands too."""
+        comma = re.compile(numbers.GRAMMAR["comma"])
+        return frozenset(name for name, values in self._first.items() if values and all(map(comma.fullmatch, values)))
+
+    def _has_hints(self, found: Mapping[str, str | None]) -> bool:
+        texts = [name for name, expression in found.items() if expression in (None, quoted(name))]
+        texts = [name for name in texts if name not in self.raw.only_dates]
+        hints = [f"coalesce(bool_or(regexp_matches(left({quoted(name)}, 64), {literal(numbers.HINT)})), false)" for name in texts]
+        chunks = (self.raw.relation.aggregate(", ".join(some)).fetchall()[0] for some in _chunks(hints))
+        return any(any(row) for row in chunks)
 
     def _guess(self, name: str, values: list[str]) -> Guess:
         guesses = [guess for guess in GUESSES if guess.date or name not in self.raw.only_dates]
@@ -160,7 +188,7 @@ class Judge:
 
     def _number(self, column: Column, elsewhere: set[Style], *, asked: bool) -> str | None:
         counts, name = column.counts, column.name
-        style = counts.style(self.told, elsewhere)
+        style = counts.style(self.told, elsewhere, hinted=self.hinted)
         if not asked and counts.zeros and (counts.fits("point") or counts.fits("comma")):
             self._say(name, "stays text: zeros stand in front", numbers.ZEROS, fits=True)
             return None
@@ -177,6 +205,8 @@ class Judge:
                 "%s: column %r holds %s values nan or inf, taken as numbers; name them under missing if they mean no value",
                 self.where, name, f"{counts.words:,}",
             )  # fmt: skip
+        if (counts.points or counts.commas) and not self.told:
+            self.styles[name] = "point?" if counts.may_be_thousands and not elsewhere else style
         marks = ".*[.,].*" if style == "comma" else numbers.THOUSANDS
         if examples := self._examples(name, marks, fits=True):
             log.info("%s: column %r is read as numbers with a decimal %s%s", self.where, name, style, examples)
@@ -204,6 +234,9 @@ class Judge:
         iso_like = column.date + column.time + column.zoned
         counts = dates.count_formats(self.raw.relation, name, [self.how.dates] if self.how.dates else None)
         whole = [format_ for format_, count in counts.items() if count == values]
+        if whole and not self.how.dates and not any(map(dates.is_guess, whole)):
+            self._tell_short_years(name, whole)
+            return None
         if len({format_.replace("%B", "%b") for format_ in whole}) > 1:  # "May" is a short month and a long one
             examples = self._examples(name, ".+", fits=True)
             raise DataError(
@@ -215,6 +248,16 @@ class Judge:
         if any(counts.values()) or iso_like:
             self._tell_mixture(column, counts)
         return None
+
+    def _tell_short_years(self, name: str, formats: list[str]) -> None:
+        """Warns of what may be dates; three numbers with dots are, when each has two digits."""
+        dotted = all("." in format_ for format_ in formats)
+        if dotted and self._examples(name, dates.DOTTED, fits=False):
+            return
+        log.warning(
+            "%s: column %r is text: it may hold dates whose years have two digits%s; if it does, say dates: %s",
+            self.where, name, self._examples(name, ".+", fits=True), " or ".join(map(repr, formats)),
+        )  # fmt: skip
 
     def _tell_mixture(self, column: Column, counts: dict[str, int]) -> None:
         ordered = sorted((format_ for format_, count in counts.items() if count), key=lambda format_: -counts[format_])

@@ -14,6 +14,7 @@ _DATES = {
     "%d.%m.%y": f"{_DAY}[.]{_DAY}[.]{_SHORT}",
     **{f"%{a}{s}%{b}{s}%Y": f"{_DAY}{s}{_DAY}{s}{_YEAR}" for s in "/-" for a, b in ("dm", "md")},
     **{f"%{a}{s}%{b}{s}%y": f"{_DAY}{s}{_DAY}{s}{_SHORT}" for s in "/-" for a, b in ("dm", "md")},
+    **{f"%y{s}%m{s}%d": f"{_SHORT}[{s}]{_DAY}[{s}]{_DAY}" for s in "/-."},
     **{f"%d{s}%{m}{s}%Y": f"{_DAY}{s}{_WORD}{s}{_YEAR}" for s in "- " for m in "bB"},
     **{f"%{m} %d, %Y": f"{_WORD} {_DAY}, {_YEAR}" for m in "bB"},
     "%d-%b-%y": f"{_DAY}-{_WORD}-{_SHORT}",
@@ -34,8 +35,14 @@ ISO = {
     "time": f" *{_ISO_TIME} *",
     "zoned": f" *{_ISO_TIME} ?(Z|[-+][0-9]{{2}}(:?[0-9]{{2}})?) *",
 }
+DOTTED = "[0-9]{2}[.][0-9]{2}[.][0-9]{2}.*"  # as dates are, but few versions
 MONTH_FIRST = f" *{_WORD} {_DAY}, {_YEAR}.*"
 _TYPES = {"date": "DATE", "time": "TIMESTAMP", "zoned": "TIMESTAMPTZ"}
+
+
+def is_guess(format_: str) -> bool:
+    """Whether it may be read unasked: of three short numbers any may be the year, and a version has three as well."""
+    return "%y" not in format_
 
 
 def counting(column: str) -> list[str]:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.core.errors import DataError
@@ -21,11 +21,12 @@ class Dialect:
     quote: str
     escape: str
     header: tuple[str, ...]
+    skip: int = 0  # blank lines before the header
 
 
 def find_dialect(where: str, path: Path, delimiter: str | None) -> Dialect:
     """The dialect in which most of the first lines have as many fields as the header; DataError for a header that is none."""
-    lines = _first_lines(path)
+    lines, skip = _first_lines(path)
     candidates = [d for d in COMMON if d in lines[0]] or [d for d in RARE if d in lines[0]] or [","]
     if delimiter is not None:
         others = [d for d in COMMON if d in lines[0]]
@@ -36,20 +37,19 @@ def find_dialect(where: str, path: Path, delimiter: str | None) -> Dialect:
     escapes = (quote, "\\") if f"\\{quote}" in "".join(lines) else (quote,)
     tried = [_cut(lines, Dialect(d, quote, e, ())) for d in candidates for e in escapes]
     score, best = max(tried, key=lambda pair: pair[0])
-    return Dialect(best.delimiter, best.quote, best.escape, _header(where, best, score[0]))
+    return replace(best, header=_header(where, best, score[0]), skip=skip)
 
 
-def _first_lines(path: Path) -> list[str]:
-    """The whole lines among the first bytes, or the only one as far as it goes, from the first that is not blank."""
+def _first_lines(path: Path) -> tuple[list[str], int]:
+    """The whole lines among the first bytes, or the only one as far as it goes, and how many blank ones stand before them."""
     with path.open("rb") as file:
         data = file.read(SAMPLE)
     whole = len(data) < SAMPLE
     text = io.StringIO(data.decode("utf-8", "ignore"), newline=None).read()
     lines = text.splitlines(keepends=False) if "\n" not in text else text.split("\n")
     lines = [f"{line}\n" for line in (lines if whole or len(lines) == 1 else lines[:-1])]
-    while lines and not lines[0].strip("\ufeff \r\n"):
-        lines.pop(0)
-    return lines or ["\n"]
+    skip = next((number for number, line in enumerate(lines) if line.strip("\ufeff \n")), len(lines))
+    return lines[skip:] or ["\n"], skip
 
 
 def _cut(lines: list[str], dialect: Dialect) -> tuple[tuple[float, int], Dialect]:

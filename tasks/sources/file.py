@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import logging
+from collections import Counter
 from pathlib import Path
 
 from tasks import engine
@@ -10,7 +11,7 @@ from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
 from tasks.sources import places, protect, reading
 from tasks.sources.lock import Mark, refuse_moved
-from tasks.sources.parts import agree
+from tasks.sources.parts import agree, agree_on_marks
 from tasks.sources.places import Files, Found
 from tasks.sources.store import Store
 
@@ -27,22 +28,36 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
     """The store holds the files that the mark names, a part for each; one that landed before is not read again."""
     found = places.find(name, source, Path())
     refuse_moved(name, _mark(source, found), mark)
-    parts: dict[str, Found] = {}
-    for one in found.found:
-        if one.key in parts:
-            log.warning("source %r: %s has the same content as %s and is read once", name, one.shown, parts[one.key].shown)
-        parts.setdefault(one.key, one)
+    parts = _parts(name, found)
     landed = {part.mark for part in store.parts}
     for key, one in parts.items():
         if key not in landed:
-            _land_one(name, source, one, guard, store)
+            _land_one(name, source, one, key, guard, store)
     store.keep(list(parts))
     if found.by_pattern:
-        agree(f"source {name!r}", dict(zip((one.shown for one in parts.values()), store.paths, strict=True)))
+        shown = [one.shown for one in parts.values()]
+        agree_on_marks(f"source {name!r}", dict(zip(shown, (part.styles for part in store.parts), strict=True)))
+        agree(f"source {name!r}", dict(zip(shown, store.paths, strict=True)))
 
 
-def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard: Guard, store: Store) -> None:
-    """The file is a part of the store: nothing of it is written there before its personal columns are decided on."""
+def _parts(name: str, files: Files) -> dict[str, Found]:
+    """The files by the marks of their parts: what its content is told by, and a number where other files have the same."""
+    parts: dict[str, Found] = {}
+    places: dict[str, Found] = {}
+    same: Counter[str] = Counter()
+    for one in files.found:
+        if (before := places.setdefault(one.resolved, one)) is not one:
+            log.warning("source %r: %s is the same file as %s and is read once", name, one.shown, before.shown)
+            continue
+        same[one.key] += 1
+        if same[one.key] > 1:
+            log.warning("source %r: %s has the same content as %s; both are read", name, one.shown, parts[one.key].shown)
+        parts[one.key if same[one.key] == 1 else f"{one.key} {same[one.key]}"] = one
+    return parts
+
+
+def _land_one(name: str, source: PackageSource | FileSource, found: Found, key: str, guard: Guard, store: Store) -> None:
+    """The file is the part of that mark in the store: nothing of it is written there before its personal columns are decided on."""
     where = f"source {name!r}: {found.shown}"
     spool = store.folder.parent / ".spool"
     with (
@@ -51,9 +66,11 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, guard
         reading.opened(where, source, path, found.shown, spool, db, guard) as raw,
     ):
         reading.told(where, guard, lambda: protect.check_personal(name, raw.relation, guard))
-        relation = reading.typed(where, raw, source, guard)
-        with store.adding(found.key) as aside:
+        typed, styles = reading.typed(where, raw, source, guard)
+        relation = reading.told(where, guard, lambda: protect.exact(where, typed, guard))
+        with store.adding(key, styles) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
+            places.refuse_moved(where, found)
 
 
 def _mark(source: PackageSource | FileSource, files: Files) -> Mark:

@@ -28,6 +28,10 @@ def require_lock(path: Path) -> None:
         raise DataError(f"there is no {path}: run once without --offline, which looks at the sources and writes it")
 
 
+def moved(where: str) -> DataError:
+    return DataError(f"{where} changed while it was read; nothing of it was kept, start the run again")
+
+
 def refuse_moved(name: str, found: Mark, locked: Mark) -> None:
     """DataError unless the source is what the lock says it was."""
     if found != locked:

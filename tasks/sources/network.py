@@ -55,10 +55,6 @@ def forbidden(where: str, what: str) -> DataError:
     return DataError(f"{where} may not be read: {what}; check the credentials in the environment and what they permit")
 
 
-def moved(where: str) -> DataError:
-    return DataError(f"{where} changed while it was read; nothing of it was kept, start the run again")
-
-
 def append(where: str, path: Path, chunks: Iterator[bytes], offset: int, total: int | None) -> None:
     """The file's bytes from `offset` on are the chunks; TransientError when the end is missing, and what came is kept."""
     with path.open("r+b") as file:

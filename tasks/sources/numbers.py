@@ -11,8 +11,10 @@ _GROUPS = ("'", "\u2019", " ", "\u00a0", "\u202f")
 
 def _grammar(decimal: str, thousands: str) -> str:
     plain = rf"([0-9]+([{decimal}][0-9]*)?|[{decimal}][0-9]+)([eE][-+]?[0-9]+)?"
-    grouped = "|".join(f"([{group}][0-9]{{3}})+" for group in (thousands, *_GROUPS))
-    return rf" *[-+]?({plain}|[0-9]{{1,3}}({grouped})([{decimal}][0-9]+)?) *"
+    grouped = "|".join(f"([{group}][0-9]{{3}})+" for group in _GROUPS)
+    # A nought before one group is whole: 0.555 is less than one, whichever mark the others have.
+    thousand = rf"([1-9]|[0-9]{{2,3}})[{thousands}][0-9]{{3}}|[0-9]{{1,3}}([{thousands}][0-9]{{3}}){{2,}}"
+    return rf" *[-+]?({plain}|([0-9]{{1,3}}({grouped})|{thousand})([{decimal}][0-9]+)?) *"
 
 
 INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
@@ -20,7 +22,16 @@ DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
 THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
-ZEROS = r" *[-+]?0[0-9]+([.,][0-9]*)? *"  # a code, not a number: "00123"
+_ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
+    "0[0-9]+([.,][0-9]*)?",
+    *(f"0[0-9]{{0,2}}([{group}][0-9]{{3}})+([.,][0-9]+)?" for group in _GROUPS),
+    *(
+        f"0([0-9]{{1,2}}[{group}]|[0-9]{{0,2}}[{group}][0-9]{{3}}[{group}])[0-9]{{3}}([{group}][0-9]{{3}})*([.,][0-9]+)?"
+        for group in ".,"
+    ),
+)
+HINT = "(^|[^0-9.,])[0-9]+,[0-9]{1,2}([^0-9.,]|$)"  # within a text: a number with a decimal comma
+ZEROS = f" *[-+]?({'|'.join(_ZEROS)}) *"
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,26 @@ class Counts:
 
     @property
     def decides(self) -> Style | None:
-        """The only style that the column fits, which speaks for the whole file."""
+        """The only style that the column fits."""
         if self.fits("point") == self.fits("comma"):
             return None
         return "point" if self.fits("point") else "comma"
 
-    def style(self, told: Style | None, elsewhere: set[Style]) -> Style | None:
-        """The style to read the column in; None when it fits none, or both and nothing tells which."""
+    @property
+    def speaks(self) -> Style | None:
+        """The style of the column that is that of the whole file: one of codes says nothing of numbers."""
+        return None if self.zeros else self.decides
+
+    @property
+    def may_be_thousands(self) -> bool:
+        """Whether all values have points that a file with decimal commas would have before thousands."""
+        return self.fits("point") and self.fits("comma") and self.points > 0 and not self.commas
+
+    def style(self, told: Style | None, elsewhere: set[Style], *, hinted: bool) -> Style | None:
+        """The style to read the column in; None when it fits none, or both and nothing tells which.
+
+        `elsewhere` has the styles of the file's other columns, `hinted` says that its texts have decimal commas.
+        """
         if told is not None:
             return told if self.fits(told) else None
         if self.decides:
@@ -65,7 +89,7 @@ class Counts:
         if len(elsewhere) == 1:
             (only,) = elsewhere
             return only if self.commas or only == "point" else None
-        return None if self.commas or elsewhere == {"comma"} else "point"
+        return None if self.commas or elsewhere or hinted else "point"
 
     def whole(self, style: Style) -> bool:
         """Whether all values are integers."""

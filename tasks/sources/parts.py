@@ -31,9 +31,30 @@ def agree(where: str, parts: dict[str, Path]) -> None:
             _retype(path, changed)
 
 
+def agree_on_marks(where: str, styles: dict[str, dict[str, str]]) -> None:
+    """DataError when the mark before the decimals is a comma in one file and is, or was taken for, a point in another."""
+    found = [(column, style, shown) for shown, columns in styles.items() for column, style in columns.items()]
+    commas = {column: shown for column, style, shown in reversed(found) if style == "comma"}
+    points = {column: shown for column, style, shown in reversed(found) if style != "comma"}
+    assumed = [column for column, style, _ in found if style == "point?"]
+    by_column = any({"comma", "point"} <= set(columns.values()) for columns in styles.values())
+    if not commas or not points:
+        return
+    if both := [column for column in commas if column in points]:
+        comma = point = both[0]
+    elif assumed or not by_column:
+        comma, point = next(iter(commas)), next(iter(assumed or points))
+    else:
+        return
+    raise DataError(
+        f"{where}: its files may differ in the mark before decimals: column {comma!r} of {commas[comma]} has a comma, "
+        f"column {point!r} of {points[point]} a point; say which it is, decimal: ',' or decimal: '.', or make two sources"
+    )
+
+
 def _types(path: Path) -> dict[str, str]:
     with engine.connect() as db:
-        relation = db.read_parquet(str(path))
+        relation = db.read_parquet(str(path), hive_partitioning=False)
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
 
@@ -63,7 +84,7 @@ def _common(where: str, column: str, types: dict[str, dict[str, str]], empty: di
 
 def _retype(path: Path, types: dict[str, str]) -> None:
     with engine.connect() as db, replacing(path) as aside:
-        relation: duckdb.DuckDBPyRelation = db.read_parquet(str(path))
+        relation: duckdb.DuckDBPyRelation = db.read_parquet(str(path), hive_partitioning=False)
         kept = [
             f"CAST({engine.quoted(c)} AS {types[c]}) AS {engine.quoted(c)}" if c in types else engine.quoted(c)
             for c in relation.columns

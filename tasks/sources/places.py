@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.core.errors import DataError
 from tasks.params import FileSource, PackageSource
 from tasks.sources.formats import refuse_no_file
-from tasks.sources.lock import Mark
+from tasks.sources.lock import Mark, moved
 from tasks.stage import content_hash
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -26,6 +26,12 @@ class Found:
     key: str
     mark: Mark
     endpoint: str | None = None
+    stamp: tuple[int, ...] = ()  # of a file on disk, taken before its content was
+
+    @property
+    def resolved(self) -> str:
+        """The place behind all links."""
+        return self.place if URL.match(self.place) else str(Path(self.place).resolve())
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,30 @@ def find(name: str, source: PackageSource | FileSource, workspace: Path) -> File
 def fetched(where: str, found: Found, spool: Path) -> Iterator[Path]:
     """The file on this disk: itself, or a copy that is gone afterwards."""
     if not URL.match(found.place):
-        yield Path(found.place)
+        path = Path(found.place)
+        if _stamp(where, path) != found.stamp:
+            raise moved(where)
+        try:
+            yield path
+        except DataError as error:
+            if _stamp(where, path) != found.stamp:  # what is wrong is that it was read half written
+                raise moved(where) from error
+            raise
         return
     from tasks.sources import remote  # see find
 
     with remote.fetched(where, found, spool) as path:
         yield path
+
+
+def refuse_moved(where: str, found: Found) -> None:
+    """DataError when a file on disk has been written since it was found; a copy from elsewhere nobody writes."""
+    if URL.match(found.place):
+        return
+    path = Path(found.place)
+    # The clock of a file system may stand still between two writes, so that the stamp alone would not tell them apart.
+    if _stamp(where, path) != found.stamp or content_hash(path) != found.key:
+        raise moved(where)
 
 
 def locate(name: str, source: PackageSource | FileSource, workspace: Path = Path()) -> Path:
@@ -66,8 +90,18 @@ def locate(name: str, source: PackageSource | FileSource, workspace: Path = Path
 
 def _here(name: str, shown: str, path: Path) -> Found:
     refuse_no_file(f"source {name!r}", path)
+    stamp = _stamp(f"source {name!r}: {shown}", path)
     sha256 = content_hash(path)
-    return Found(str(path), shown, sha256, {"sha256": sha256, "bytes": path.stat().st_size})
+    return Found(str(path), shown, sha256, {"sha256": sha256, "bytes": path.stat().st_size}, stamp=stamp)
+
+
+def _stamp(where: str, path: Path) -> tuple[int, ...]:
+    """What the file system says changes with the content."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise moved(where) from error
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def _paths(name: str, source: PackageSource | FileSource, workspace: Path) -> dict[str, Path]:

@@ -1,6 +1,8 @@
 """What stands between a source and the first byte that is written of it: one set of types, and personal columns dealt with."""
 
 import hashlib
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from tasks.core.privacy import PSEUDONYM_LENGTH, SAMPLE, Coarsening, Guard, find
 from tasks.credentials import read_secret
 from tasks.params import Privacy
 
+log = logging.getLogger("tasks.sources.protect")
+
+DECIMAL = re.compile(r"DECIMAL\(([0-9]+),([0-9]+)\)")
+DIGITS = 15  # that DOUBLE keeps of any decimal
+BIGINT_DIGITS = 18
 BLOCK = 64  # bytes of SHA-256's block, for HMAC
 
 
@@ -52,6 +59,55 @@ def protected(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, 
     if not kept:
         raise DataError("privacy drops every column of a source; leave at least one")
     return relation.select(", ".join(f"{_expression(c, t, guard, coarsen)} AS {engine.quoted(c)}" for c, t in kept.items()))
+
+
+def exact(where: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -> duckdb.DuckDBPyRelation:
+    """The relation with integers beyond 64 bits as text where their type is decimal; decimals that will be rounded are told.
+
+    DataError for unsigned integers beyond 64 bits with a sign.
+    """
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    kept = [column for column in types if column not in guard.drop]
+    counts = {column: count for column in kept if (count := _inexact(engine.quoted(column), types[column]))}
+    if not counts:
+        return relation
+    found = dict(zip(counts, relation.aggregate(", ".join(counts.values())).fetchall()[0], strict=True))
+    texts = set()
+    for column, count in found.items():
+        if not count:
+            continue
+        remedy = f"types: {{{column}: text}}"
+        match DECIMAL.fullmatch(types[column]):
+            case None:
+                raise DataError(
+                    f"{where}: column {column!r} holds {count:,} integers beyond 64 bits with a sign; keep them as text, {remedy}"
+                )
+            case decimal if decimal[2] == "0":
+                log.info("%s: column %r stays text: it holds %s integers beyond 64 bits", where, column, f"{count:,}")
+                texts.add(column)
+            case _:
+                log.warning(
+                    "%s: column %r holds %s decimals of more than %s digits, which are rounded; %s keeps them as they are",
+                    where, column, f"{count:,}", DIGITS, remedy,
+                )  # fmt: skip
+    quoted = {column: engine.quoted(column) for column in types}
+    return relation.select(
+        ", ".join(f"CAST({name} AS VARCHAR) AS {name}" if column in texts else name for column, name in quoted.items())
+    )
+
+
+def _inexact(value: str, type_: str) -> str | None:
+    """SQL that counts the numbers that BIGINT or DOUBLE cannot hold, where the type has room for some."""
+    beyond = f"{value} NOT BETWEEN -9223372036854775808 AND 9223372036854775807"
+    if type_ == "UBIGINT":
+        return f"count(*) FILTER (WHERE {beyond})"
+    decimal = DECIMAL.fullmatch(type_)
+    if decimal is None or int(decimal[1]) <= (DIGITS if decimal[2] != "0" else BIGINT_DIGITS):
+        return None
+    if decimal[2] == "0":
+        return f"count(*) FILTER (WHERE {beyond})"
+    digits = f"trim(regexp_replace(CAST({value} AS VARCHAR), '[-.]', '', 'g'), '0')"
+    return f"count(*) FILTER (WHERE length({digits}) > {DIGITS})"
 
 
 def check_personal(name: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -> None:
@@ -115,10 +171,12 @@ def _plain(value: str, type_: str) -> str:
     match kind:
         case "TINYINT" | "SMALLINT" | "INTEGER" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT" | "HUGEINT" | "UHUGEINT":
             return f"CAST({value} AS BIGINT)"
+        case "DECIMAL" if type_.endswith(",0)"):
+            return f"CAST({value} AS BIGINT)"
         case "FLOAT" | "DECIMAL":
             return f"CAST({value} AS DOUBLE)"
-        case "TIMESTAMP WITH TIME ZONE":
-            return f"make_timestamp(epoch_us({value}))"
+        case "TIMESTAMP WITH TIME ZONE" | "TIMESTAMPTZ_NS":
+            return f"make_timestamp(epoch_us(CAST({value} AS TIMESTAMPTZ)))"
         case "TIMESTAMP_S" | "TIMESTAMP_MS" | "TIMESTAMP_NS":
             return f"CAST({value} AS TIMESTAMP)"
         case "BIGINT" | "DOUBLE" | "DATE" | "TIMESTAMP" | "BOOLEAN" | "VARCHAR":
@@ -134,7 +192,7 @@ def _plain(value: str, type_: str) -> str:
 def content(parquet: Path) -> str:
     """A hash of the file's columns and rows, in hexadecimal, that does not depend on the rows' order."""
     with engine.connect() as db:
-        relation = db.read_parquet(str(parquet))
+        relation = db.read_parquet(str(parquet), hive_partitioning=False)
         hashed = relation.aggregate(f"sum(hash({', '.join(map(engine.quoted, relation.columns))}))").fetchall()[0][0]
         told = f"{relation.columns} {list(map(str, relation.types))} {hashed}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,17 +39,18 @@ def opened(
                 with text.in_utf8(where, plain, how.encoding, spool, guard) as utf8:
                     yield _with_rows(where, guard, told(where, guard, lambda: _json(where, utf8, how, db)))
             case "parquet":
-                raw = told(where, guard, lambda: _typed_already(db.read_parquet(_literal(plain)), how))
+                raw = told(where, guard, lambda: _typed_already(_parquet(db, plain), how))
                 yield _with_rows(where, guard, raw)
             case "arrow":
                 with packing.spooled(where, spool, ()) as parquet:
                     _rewrite_arrow(where, plain, parquet)
-                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(db.read_parquet(str(parquet)), how)))
+                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(_parquet(db, parquet), how)))
 
 
-def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> duckdb.DuckDBPyRelation:
-    """The rows with a type for each column."""
-    return told(where, guard, lambda: Judge(where, raw, how, guard).typed())
+def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> tuple[duckdb.DuckDBPyRelation, dict[str, str]]:
+    """The rows with a type for each column, and which mark stands before decimals in those where one was found out."""
+    judge = Judge(where, raw, how, guard)
+    return told(where, guard, judge.typed), judge.styles
 
 
 def told(where: str, guard: Guard, read: Callable[[], T]) -> T:
@@ -100,7 +102,8 @@ def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) ->
     relation = db.sql(
         f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
-        f"nullstr = [{missing}], strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER})"
+        f"nullstr = [{missing}], skip = {found.skip}, strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER}, "
+        "hive_partitioning = false)"
     )
     return Raw(relation, found.header)
 
@@ -110,7 +113,12 @@ def _json(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) -
     with path.open("rb") as file:
         array = file.read(1 << 16).lstrip().startswith(b"[")
     relation = db.read_json(
-        _literal(path), format="array" if array else "newline_delimited", sample_size=-1, maximum_depth=1, records="true"
+        _literal(path),
+        format="array" if array else "newline_delimited",
+        sample_size=-1,
+        maximum_depth=1,
+        records="true",
+        hive_partitioning=False,
     )
     if set(map(str, relation.types)) != {"JSON"}:
         raise DataError(f"{where} is not a table: its JSON holds no objects; expected one object for each row")
@@ -131,6 +139,11 @@ def _kinds(relation: duckdb.DuckDBPyRelation) -> dict[str, set[str]]:
     return {name: set(kinds or ()) - {"NULL", None} for name, kinds in zip(relation.columns, row, strict=True)}
 
 
+def _parquet(db: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """The file's own columns: a folder called `a=1` on the way to it would add to them, or take their place."""
+    return db.read_parquet(_literal(path), hive_partitioning=False)
+
+
 def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
     """Columns as their file says; those that params.yaml gives a type as text, to be judged by their values."""
     columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
@@ -142,10 +155,29 @@ def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
             value = f"CAST({value} AS VARCHAR)"
         if missing and (type_ == "VARCHAR" or name in how.types):
             value = f"CASE WHEN {value} NOT IN ({missing}) THEN {value} END"
+        elif words := [word for word in how.missing if _is_of(word, type_)]:
+            others = (f"{value} IS DISTINCT FROM TRY_CAST({literal(word)} AS {type_})" for word in words)
+            value = f"CASE WHEN {' AND '.join(others)} THEN {value} END"
         selected.append(f"{value} AS {quoted(name)}")
     texts = [name for name, type_ in columns.items() if type_ == "VARCHAR"] if how.dates or how.decimal else []
     judged = dict.fromkeys([*(name for name in columns if name in how.types), *texts])
     return Raw(relation.select(", ".join(selected)), tuple(judged))
+
+
+def _is_of(word: str, type_: str) -> bool:
+    """Whether the word may be a value of the type, which is not rounded to be one."""
+    if type_ == "BOOLEAN":
+        return word.lower() in ("true", "false")
+    if type_.startswith(("DATE", "TIME")):
+        return True  # what is none is cast to NULL
+    decimal = re.fullmatch(r"DECIMAL\([0-9]+,([0-9]+)\)", type_)
+    try:
+        number = Decimal(word.strip())
+        if decimal or type_.endswith(("INT", "INTEGER")):
+            return number.is_finite() and number == round(number, int(decimal[1]) if decimal else 0)
+    except InvalidOperation:
+        return False
+    return type_ in ("FLOAT", "DOUBLE")
 
 
 def _rewrite_arrow(where: str, path: Path, parquet: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ class Part:
     file: str
     mark: str
     rows: int
+    styles: dict[str, str] = field(default_factory=dict)  # how a file's columns write decimals, for its neighbors to do the same
 
 
 class Store:
@@ -59,14 +60,14 @@ class Store:
         return not self.parts or bool(pq.read_schema(self.paths[-1]).equals(schema))
 
     @contextmanager
-    def adding(self, mark: str) -> Iterator[Path]:
+    def adding(self, mark: str, styles: dict[str, str] | None = None) -> Iterator[Path]:
         """A name to write a Parquet file to; when the block ends well, it is a part, and listed last."""
         taken = {part.file for part in self.parts}
         number = next(n for n in range(len(taken) + 1) if f"{n:05d}.parquet" not in taken)
         path = self.folder / f"{number:05d}.parquet"
         with replacing(path) as aside:
             yield aside
-        self._write([*self.parts, Part(path.name, mark, count_rows(path))])
+        self._write([*self.parts, Part(path.name, mark, count_rows(path), styles or {})])
 
     def keep(self, marks: list[str]) -> None:
         """Only the parts with these marks remain, in this order."""

@@ -10,14 +10,13 @@ from pathlib import Path
 import httpx
 
 from tasks.core.errors import DataError
-from tasks.sources.lock import Mark
+from tasks.sources.lock import Mark, moved
 from tasks.sources.network import (
     CONNECT_SECONDS,
     READ_SECONDS,
     TransientError,
     append,
     forbidden,
-    moved,
     no_file,
     refuse_other_content,
     shown,
@@ -32,7 +31,10 @@ METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00
 
 
 def look(where: str, url: str) -> Found:
-    """The file's ETag and size, or when it was changed and its size, or else its hash, for which all of it is read."""
+    """The file's ETag and size, or when it was changed and its size, or else its hash, for which all of it is read.
+
+    Of a body that ends where the connection does, only another reading of it with the same hash tells that it is whole.
+    """
     return with_tries(where, lambda: _look(where, url))
 
 
@@ -55,10 +57,12 @@ def _look(where: str, url: str) -> Found:
 
 
 def _mark(response: httpx.Response) -> Mark:
-    """What the answer's head says of the content, nothing when that is too little."""
+    """What the answer's head says of the content, nothing when that is too little or nothing proves that all of it came."""
+    if not _is_framed(response):
+        return {}
     size = _length(response)
-    if etag := response.headers.get("etag"):
-        return {"etag": etag.replace('"', ""), **({} if size is None else {"bytes": size})}
+    if etag := _etag(response):
+        return {"etag": etag, **({} if size is None else {"bytes": size})}
     modified = response.headers.get("last-modified")
     return {"modified": modified, "bytes": size} if modified and size is not None else {}
 
@@ -78,14 +82,25 @@ def _download(where: str, found: Found, path: Path) -> None:
             append(where, path, response.iter_raw(), offset, int(total))
         else:
             now = _mark(response)
-            if now and now != found.mark:
+            if (now and now != found.mark) or _etag(response) != found.mark.get("etag", _etag(response)):
                 raise moved(where)
             append(where, path, response.iter_raw(), 0, _length(response))
+            if not _is_framed(response) and path.stat().st_size < int(found.mark.get("bytes", 0)):
+                raise TransientError(f"{path.stat().st_size:,} of {found.mark['bytes']:,} bytes came")
+    if path.stat().st_size != found.mark.get("bytes", path.stat().st_size):
+        raise moved(where)
     if sha256 := found.mark.get("sha256"):
-        if path.stat().st_size == found.mark["bytes"]:
-            refuse_other_content(where, path, "sha256", str(sha256))
-        else:
-            raise moved(where)
+        refuse_other_content(where, path, "sha256", str(sha256))
+
+
+def _is_framed(response: httpx.Response) -> bool:
+    """Whether a connection that closes too early is told from the content's end."""
+    return _length(response) is not None or "chunked" in response.headers.get("transfer-encoding", "").lower()
+
+
+def _etag(response: httpx.Response) -> str | None:
+    etag = response.headers.get("etag")
+    return etag.replace('"', "") if etag else None
 
 
 def _length(response: httpx.Response) -> int | None:

@@ -1,20 +1,22 @@
 """Sources that are files: what lands of them, and what a user reads when one is wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.bad_inputs import GOOD, PARQUET, ROWS
+from benchmarks.bad_inputs import GOOD, PARQUET, ROWS, parquet
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
-from tasks.sources import file
+from tasks.sources import file, protect, reading
 from tasks.sources.lock import Mark, read_lock, require_lock
 from tasks.sources.places import locate
 from tasks.sources.store import Store
@@ -100,6 +102,58 @@ def test_file_that_is_not_what_the_lock_says_is_refused() -> None:
     with pytest.raises(DataError, match=r"is not what sources\.lock says"):
         file.land("flights", source("a.parquet"), mark, Guard(), store())
     assert not store().paths
+
+
+@pytest.mark.parametrize("other", [b"n\n3\n4\n", b"n\n3\n", b"n\n1\n2\n", None])
+def test_file_that_is_written_while_it_is_read_is_refused(other: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n2\n")
+    write = protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("a.csv").unlink() if other is None else Path("a.csv").write_bytes(other)
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "a.csv changed while it was read; nothing of it was kept, start the run again" in refusal(source("a.csv"))
+    assert not list(Path("store").rglob("*.parquet"))
+
+
+def test_file_that_is_half_written_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n")
+    opened = reading.opened
+
+    def meanwhile(*arguments: Any) -> Any:
+        Path("a.csv").write_bytes(b"n\n2,3\n")
+        return opened(*arguments)
+
+    monkeypatch.setattr(reading, "opened", meanwhile)
+    assert "changed while it was read" in refusal(source("a.csv"))
+
+
+def test_file_of_the_same_size_and_time_is_told_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.csv").write_bytes(b"n\n1\n")
+    before, write = Path("a.csv").stat(), protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("a.csv").write_bytes(b"n\n2\n")
+        os.utime("a.csv", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "changed while it was read" in refusal(source("a.csv"))
+
+
+def test_file_of_a_pattern_that_is_written_before_its_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n")
+    write = protect.write
+
+    def meanwhile(*arguments: Any) -> None:
+        write(*arguments)
+        Path("m2.csv").write_bytes(b"n\nno number\n")
+
+    monkeypatch.setattr(protect, "write", meanwhile)
+    assert "m2.csv changed while it was read" in refusal(described)
+    assert rows(store()) == {"n": [1]}
 
 
 @pytest.mark.parametrize(("name", "other"), [("x[1].csv", "x1.csv"), ("y*.csv", "y2.csv")])
@@ -222,9 +276,22 @@ def test_file_of_a_pattern_that_is_gone_is_gone_from_the_rows() -> None:
     assert rows(land(described)) == {"n": [2]}
 
 
-def test_file_that_came_twice_is_read_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert rows(land(months(m1=b"n\n1\n", m2=b"n\n2\n", m3=b"n\n1\n"))) == {"n": [1, 2]}
-    assert "m3.csv has the same content as m1.csv and is read once" in caplog.text
+def test_files_of_the_same_content_are_all_read_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n", m3=b"n\n1\n", m4=b"n\n1\n")
+    assert rows(land(described)) == {"n": [1, 2, 1, 1]}
+    assert "m3.csv has the same content as m1.csv; both are read" in caplog.text
+    before = {path.stat().st_ino for path in store().paths}
+    assert rows(land(described)) == {"n": [1, 2, 1, 1]}
+    assert {path.stat().st_ino for path in store().paths} == before
+    Path("m1.csv").unlink()
+    assert rows(land(described)) == {"n": [2, 1, 1]}
+
+
+def test_file_that_is_named_twice_by_a_link_is_read_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    described = months(m1=b"n\n1\n", m2=b"n\n2\n")
+    Path("m3.csv").symlink_to("m1.csv")
+    assert rows(land(described)) == {"n": [1, 2]}
+    assert "m3.csv is the same file as m1.csv and is read once" in caplog.text
 
 
 def test_files_that_differ_in_columns_are_refused_by_name() -> None:
@@ -251,6 +318,33 @@ def test_types_that_disagree_between_files_are_refused_with_the_remedy() -> None
     described = months(m1=b"code\n123\n", m2=b"code\n00124\n")
     assert "column 'code' is BIGINT in m1.csv and VARCHAR in m2.csv; correct one" in refusal(described)
     assert rows(land(source("m*.csv", types={"code": "text"}))) == {"code": ["123", "00124"]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"a;b\n1,5;1\n", b"a;b\n1.234;1\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1;1.234\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1.5;1\n"),
+        (b"a;b\n1,5;2.5\n", b"a;b\n1.234;2.5\n"),
+        (b"a;b\n1,5;1\n", b"a;b\n1;1.5\n"),
+    ],
+)
+def test_decimal_marks_that_differ_between_files_are_refused_with_the_remedy(one: bytes, other: bytes) -> None:
+    described = months(m1=one, m2=other)
+    said = refusal_of_marks = refusal(described)
+    assert "its files may differ in the mark before decimals: column 'a' of m1.csv has a comma, column" in said
+    assert refusal(described) == refusal_of_marks  # from what landed, too
+
+
+def test_decimal_marks_that_are_the_same_in_all_files_are_read() -> None:
+    assert rows(land(months(m1=b"a;b\n1,5;2.5\n", m2=b"a;b\n3,5;4\n", m3=b"a;b\n1;1.5\n"))) == {
+        "a": [1.5, 3.5, 1.0],
+        "b": [2.5, 4, 1.5],
+    }
+    described = source("m*.csv", decimal=",")
+    months(m1=b"a;b\n1,5;1\n", m2=b"a;b\n1.234;1\n", m3=b"a;b\n3;1\n")
+    assert rows(land(described))["a"] == [1.5, 1234, 3]
 
 
 def test_pattern_that_no_file_fits_is_refused() -> None:
@@ -288,6 +382,18 @@ def test_kill_while_a_part_is_written_loses_no_other_and_leaves_no_half(tmp_path
 
 def _parts(landed: Store) -> list[tuple[object, Path]]:
     return list(zip(landed.parts, landed.paths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", b"kind,label\nx,y\n"), ("a.jsonl", b'{"kind": "x", "label": "y"}\n'), ("a.parquet", None)],
+)
+def test_folder_that_is_named_like_a_column_changes_nothing(name: str, content: bytes | None) -> None:
+    for folder in (Path("kind=z"), Path("label=1")):
+        folder.mkdir()
+        (folder / name).write_bytes(content or parquet(pa.table({"kind": ["x"], "label": ["y"]})))
+        assert rows(land(source(f"{folder}/*"))) == {"kind": ["x"], "label": ["y"]}
+        shutil.rmtree("store")
 
 
 # The lock.

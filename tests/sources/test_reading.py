@@ -2,12 +2,16 @@
 
 import logging
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.bad_inputs import CASES, Case, land
 from tasks.core.errors import DataError
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.kind for case in CASES])
@@ -31,6 +35,27 @@ def test_file_of_a_kind_lands_right_or_is_refused_in_one_line(
         assert case.log or not [record for record in caplog.records if record.levelno > logging.INFO]
     assert not list(tmp_path.glob("store/.spool/*"))
     assert not Path("/tmp/tidemill-cve-2023-47248").exists()
+
+
+def test_times_do_not_depend_on_the_zone_of_this_machine(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from benchmarks.bad_inputs import ZONED, Case, land, parquet\n"
+        "table = parquet(ZONED, version='2.6')\n"
+        "print(land(Case('', table, how={'types': dict.fromkeys(('us', 'ns'), 'text')}), Path()))\n"
+        "print(land(Case('', b't\\n2013-01-01T01:00:00Z\\n', how={'types': {'t': 'date'}}), Path()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TZ": "America/New_York"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == [
+        "{'ms': [datetime.datetime(2013, 1, 1, 3, 0)], 'us': ['2013-01-01 03:00:00+00'], 'ns': ['2013-01-01 03:00:00+00']}",
+        "{'t': [datetime.date(2013, 1, 1)]}",
+    ], done.stderr
 
 
 def test_nan_words_land_as_nan_and_are_told(

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -151,6 +152,20 @@ def body(content: bytes, etag: str | None = None, *, cut: int | None = None, ran
     return answer
 
 
+def unframed(content: bytes, etag: str) -> Answer:
+    """The content as HTTP/1.0 sends it: it ends where the connection does."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("ETag", etag)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(content)
+        handler.close_connection = True
+
+    return answer
+
+
 def slow(handler: http.server.BaseHTTPRequestHandler) -> None:
     time.sleep(1.5)
     handler.close_connection = True
@@ -185,6 +200,26 @@ def test_mark_is_the_hash_where_the_server_says_nothing(server: Server) -> None:
     server.answers["/a.csv"] = [body(GOOD)]
     assert set(file.look("flights", FileSource(kind="file", file=server.url("/a.csv")))) == {"sha256", "bytes"}
     assert rows(land(server.url("/a.csv"))) == ROWS
+
+
+def test_body_without_a_length_is_whole_only_when_two_readings_agree(server: Server) -> None:
+    whole, cut = unframed(BIG, '"one"'), unframed(BIG[:300_000], '"one"')
+    server.answers["/a.csv"] = [whole, whole, cut, whole]
+    assert land(server.url("/a.csv")).rows == 20_000
+    shutil.rmtree("store")
+    server.answers["/a.csv"] = [whole, whole, cut]
+    assert "cannot be reached: 300,000 of" in refusal(server.url("/a.csv"))
+    server.answers["/a.csv"] = [cut, cut, whole]
+    assert "changed while it was read" in refusal(server.url("/a.csv"))
+    server.answers["/a.csv"] = [cut, whole]
+    with pytest.raises(DataError, match=r"is not what sources\.lock says"):
+        land(server.url("/a.csv"))
+    server.answers["/a.csv"] = [body(BIG, '"one"'), body(BIG, '"one"'), cut]
+    assert "cannot be reached: 300,000 of" in refusal(server.url("/a.csv"))
+    server.answers["/a.csv"] = [body(BIG, '"one"'), body(BIG, '"one"'), unframed(BIG + b"7,x\n", '"one"')]
+    assert "changed while it was read" in refusal(server.url("/a.csv"))
+    server.answers["/a.csv"] = [body(BIG, '"one"'), body(BIG, '"one"'), unframed(BIG, '"two"')]
+    assert "changed while it was read" in refusal(server.url("/a.csv"))
 
 
 def test_format_is_told_from_the_content_behind_a_query(server: Server) -> None:
