@@ -74,8 +74,8 @@ def _write_table(
 def _shard_rows(relation: duckdb.DuckDBPyRelation) -> int:
     """Rows of a shard, a power of two: fewer where rows are long, since every stage holds some shards in memory."""
     first = relation.limit(SAMPLE).to_arrow_table()
-    each = first.nbytes / max(first.num_rows, 1)
-    return min(SHARD_ROWS, 2 ** int(math.log2(max(SHARD_BYTES / max(each, 1), 1024))))
+    each: float = first.nbytes / max(first.num_rows, 1)
+    return min(SHARD_ROWS, 1 << int(math.log2(max(SHARD_BYTES / max(each, 1), 1024))))
 
 
 @contextmanager

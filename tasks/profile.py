@@ -19,6 +19,8 @@ Connection: TypeAlias = duckdb.DuckDBPyConnection
 HEAD = 10_000  # rows, as they stand, in which a counter would rise
 SAMPLE = 20_000  # rows for what is tried out on them
 MOST_VALUES = 1000  # of a target that are counted by name
+SHORT = 300  # characters, beyond which a value is no number, date or path
+LONG = 2000  # characters of a text in which words are counted
 KINDS: dict[str, Kind] = {
     "BIGINT": "number",
     "DOUBLE": "number",
@@ -98,23 +100,27 @@ def _number(db: Connection, facts: ColumnFacts, type_: str) -> ColumnFacts:
 
 def _text(db: Connection, name: str) -> TextFacts:
     """Shares over the distinct values, each counted once for every row that holds it."""
-    tests = {
+    tests = {  # none is tried out on long texts, which are nothing of the sort and take long to look through
         "numeric": "TRY_CAST(v AS DOUBLE) IS NOT NULL",
         "padded": r"regexp_full_match(v, '0\d+')",
         "dated": "length(v) >= 8 AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL",
         "pictures": r"regexp_full_match(lower(v), '.*\.(png|jpe?g|gif|bmp|webp|tiff?)')",
-        "nested": r"regexp_full_match(v, '\s*(\[.*\]|\{.*\})\s*', 's')",
     }
-    shares = ", ".join(f"sum(n * CAST({test} AS INTEGER)) / sum(n)" for test in tests.values())
-    length_in_words = "len(string_split_regex(trim(v), '\\s+'))"
+    shares = ", ".join(
+        f"sum(n * CASE WHEN length(v) <= {SHORT} THEN CAST({test} AS INTEGER) ELSE 0 END) / sum(n)" for test in tests.values()
+    )
+    nested = "sum(n * CAST(left(trim(v), 1) || right(trim(v), 1) IN ('[]', '{}') AS INTEGER)) / sum(n)"
+    length_in_words = f"len(string_split_regex(trim(left(v, {LONG})), '\\s+'))"
     counted = f"(SELECT {quoted(name)} AS v, count(*) AS n FROM data WHERE {quoted(name)} IS NOT NULL GROUP BY 1)"
-    measured = _row(db, f"SELECT sum(n * {length_in_words}) / sum(n), sum(n * length(v)) / sum(n), {shares} FROM {counted}")
-    words, length, numeric, padded, dated, pictures, nested = map(float, measured)
+    measured = _row(
+        db, f"SELECT sum(n * {length_in_words}) / sum(n), sum(n * length(v)) / sum(n), {shares}, {nested} FROM {counted}"
+    )
+    words, length, numeric, padded, dated, pictures, lists = map(float, measured)
     odd: list[str] = []
     if numeric >= 0.5:
         said = db.sql(f"SELECT v FROM {counted} WHERE TRY_CAST(v AS DOUBLE) IS NULL ORDER BY n DESC, v LIMIT 6").fetchall()
         odd = [str(word) for (word,) in said]
-    return TextFacts(words, length, numeric, padded, dated, pictures, nested, tuple(odd))
+    return TextFacts(words, length, numeric, padded, dated, pictures, lists, tuple(odd))
 
 
 def count_target(db: Connection, name: str) -> TargetFacts:

@@ -11,6 +11,7 @@ from typing import Literal
 PSEUDONYM_LENGTH = 32  # hexadecimal digits: 128 bits, so that two values share one in no table
 LEAST_SHARE = 0.6  # of the present values that must look like it
 SAMPLE = 2000  # values of a column that are looked at
+TEXT = 2000  # characters of a text in which an address is looked for
 
 Coarsening = Literal["day", "month", "year"] | int
 
@@ -59,9 +60,12 @@ _NAMES = {
     "a postcode": "post code|zip|zip code|postal code|plz|postleitzahl",
 }  # fmt: skip
 # What is told about such a thing, not the thing itself: email_count, PhoneService, has_phone.
-_ABOUT = "count|opt|model|type|kind|brand|os|provider|domain|plan|service|lines?|sent|opened|clicks?|verified|valid|flag|length|rate|score"
+_ABOUT = (
+    "count|opt|model|type|kind|brand|os|provider|domain|plan|service|lines?|sent|opened|clicks?|verified|valid|flag|length|rate"
+)
 _WHETHER = "has|have|is|num|no of|number of|n|valid|verified"
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}")
+_EMAIL_INSIDE = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.[A-Za-z]{2,}")
 _PHONE = re.compile(r"(\+|00)\d[\d ()/.-]{6,18}\d|\(\d{3}\) ?\d{3}[- ]?\d{4}|\d{3}[-. ]\d{3}[-. ]\d{4}")
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 _SSN = re.compile(r"\d{3}-\d{2}-\d{4}")
@@ -108,7 +112,7 @@ def _by_values(values: Sequence[str]) -> str | None:
         return f"its values look like {max(counts, key=lambda kind: counts[kind])}"
     if sum(map(any, ((test(value) for test in kinds.values()) for value in values))) >= least:
         return f"its values look like {' or '.join(kind for kind, count in counts.items() if count)}"
-    if sum(bool(_EMAIL.search(value)) for value in values) >= least:
+    if sum(bool(_EMAIL_INSIDE.search(value[:TEXT])) for value in values) >= least:
         return "its texts hold e-mail addresses"
     return None
 
