@@ -1,10 +1,10 @@
 """What all networks have in common: tries that back off, downloads that resume, and names without their secrets."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -14,6 +14,8 @@ from tasks.sources.packing import keep_free
 TRIES = 4
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
+USER = re.compile(r"(?<=://)([^/?]*|[^/?@:]*:(?!:|[0-9]*/)[^@]*)@")  # to the last @ that can end it
+QUERY = re.compile(r"[?].+")
 T = TypeVar("T")
 
 
@@ -40,11 +42,8 @@ def with_tries(where: str, work: Callable[[], T]) -> T:
 
 
 def shown(url: str) -> str:
-    """The URL without the user, the password and the query, which may hold secrets."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}{'?...' if parts.query else ''}"
+    """The URL, or the chain of them, without user, password and query, which may hold secrets; it need not be a right one."""
+    return "::".join(QUERY.sub("?...", one.partition("#")[0]) for one in USER.sub("", url).split("::"))
 
 
 def no_file(where: str, what: str = "it is not there") -> DataError:

@@ -25,6 +25,7 @@ from tasks.sources.network import (
 from tasks.sources.places import Found
 
 REDIRECTS = 10
+PORTS = 65_535
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 # Where clouds hand out credentials to whoever asks from inside.
 METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32")))
@@ -143,6 +144,8 @@ def _follow(where: str, client: httpx.Client, method: str, url: httpx.URL) -> ht
 
 def _refuse_metadata(where: str, url: httpx.URL) -> None:
     """DataError before a request to an address where a cloud's machine finds its credentials."""
+    if (url.port or 0) > PORTS:
+        raise httpx.InvalidURL(f"Invalid port: {url.port}")
     try:
         resolved = socket.getaddrinfo(url.host, url.port or 80, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:

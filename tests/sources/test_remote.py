@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -433,6 +434,46 @@ def test_any_url_of_fsspec_lands() -> None:
         assert rows(land("memory://there/*.csv")) == {"n": [1, 2]}
     finally:
         memory.rm("/there", recursive=True)
+
+
+def test_file_in_an_archive_lands(tmp_path: Path) -> None:
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        archive.writestr("a.csv", GOOD)
+    assert rows(land(f"zip://a.csv::{tmp_path}/x.zip")) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://eve:secret@127.0.0.1:99999/x.csv", "http://127.0.0.1:99999/x.csv is no address"),
+        ("http://eve:secret@localhost:abc/x", "http://localhost:abc/x is no address"),
+        ("http://[::1/x.csv?key=secret", "is no address"),
+        ("ftp://eve:secret@127.0.0.1:9/a.csv", "ftp://127.0.0.1:9/a.csv cannot be reached: no answer (ConnectionRefusedError)"),
+        ("ftp://eve:secret@127.0.0.1:abc/a.csv", "ftp://127.0.0.1:abc/a.csv is no address"),
+        ("zip://a.csv::x.zip", "no file: it is not there"),
+        ("zip://a.csv::no.zip", "cannot be read (BadZipFile)"),
+        ("zip://a.csv::http://eve:secret@127.0.0.1:9/x.zip?key=secret", "zip://a.csv::http://127.0.0.1:9/x.zip?..."),
+    ],
+)
+def test_address_that_cannot_be_opened_is_refused_in_one_line(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "TRIES", 2)
+    Path("no.zip").write_bytes(GOOD)
+    assert words in refusal(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://eve:se:cret@Host:80/a@b.csv?x=1#y", "https://Host:80/a@b.csv?..."),
+        ("https://host:80/a@b.csv?", "https://host:80/a@b.csv?"),
+        ("ftp://eve:se::cret@host/a.csv", "ftp://host/a.csv"),
+        ("ftp://eve:se/cr?et@host/a.csv", "ftp://host/a.csv"),
+        ("zip://a@b.csv::ftp://eve:secret@host/x.zip?a=1", "zip://b.csv::ftp://host/x.zip?..."),
+        ("s3://bucket/a@b*.csv", "s3://bucket/a@b*.csv"),
+    ],
+)
+def test_address_is_shown_without_its_secrets(url: str, said: str) -> None:
+    assert network.shown(url) == said
 
 
 def test_url_that_leads_nowhere_is_refused() -> None:
