@@ -20,6 +20,7 @@ from tasks.sources.network import (
     no_file,
     refuse_other_content,
     shown,
+    wanted_pause,
     with_tries,
 )
 from tasks.sources.places import Found
@@ -117,7 +118,7 @@ def _answer(where: str, method: str, url: str, headers: dict[str, str]) -> Itera
         with httpx.Client(timeout=timeout, headers={"Accept-Encoding": "identity", **headers}) as client:
             response = _follow(where, client, method, httpx.URL(url))
             try:
-                _refuse_status(where, response.status_code)
+                _refuse_status(where, response)
                 yield response
             finally:
                 response.close()
@@ -157,9 +158,10 @@ def _refuse_metadata(where: str, url: httpx.URL) -> None:
             raise DataError(f"{where} leads to {found}, an address of the machine's own services; no request was sent there")
 
 
-def _refuse_status(where: str, status: int) -> None:
+def _refuse_status(where: str, response: httpx.Response) -> None:
+    status = response.status_code
     if status in AGAIN:
-        raise TransientError(f"the server answered {status}")
+        raise TransientError(f"the server answered {status}", wanted_pause(where, response.headers.get("retry-after")))
     if status in (401, 403, 407):
         raise forbidden(where, f"the server answered {status}")
     if status in (404, 410):

@@ -3,12 +3,14 @@
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,26 @@ def test_download_that_always_breaks_off_is_refused_and_bounded(server: Server) 
 def test_server_that_recovers_is_tried_again(server: Server, code: int) -> None:
     server.answers["/a.csv"] = [status(code), body(GOOD, '"one"'), body(GOOD, '"one"'), status(code), body(GOOD, '"one"')]
     assert rows(land(server.url("/a.csv"))) == ROWS
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_pause_that_a_server_asks_for_is_kept(server: Server, code: int) -> None:
+    server.answers["/a.csv"] = [status(code, Retry_After="1"), body(GOOD, '"one"')]
+    before = time.monotonic()
+    assert rows(land(server.url("/a.csv"))) == ROWS
+    assert time.monotonic() - before >= 1
+
+
+def test_pause_that_nobody_waits_for_is_refused(server: Server) -> None:
+    later = formatdate(time.time() + 4000, usegmt=True)
+    server.answers["/a.csv"] = [status(429, Retry_After=later)]
+    assert re.search(r"a\.csv: the server asks to wait (3,999|4,000) s; run again after that", refusal(server.url("/a.csv")))
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("header", "pause"), [(None, None), ("soon", None), ("7", 7.0), ("Tue, 01 Jan 2013 00:00:00 GMT", 0.0)])
+def test_pause_is_a_number_or_a_date(header: str | None, pause: float | None) -> None:
+    assert network.wanted_pause("here", header) == pause
 
 
 def test_slow_server_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
