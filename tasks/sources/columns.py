@@ -205,6 +205,11 @@ class Judge:
                 "%s: column %r holds %s values nan or inf, taken as numbers; name them under missing if they mean no value",
                 self.where, name, f"{counts.words:,}",
             )  # fmt: skip
+        if counts.infinite:
+            log.warning(
+                "%s: column %r holds %s numbers too large to be any but inf, as which they are taken%s",
+                self.where, name, f"{counts.infinite:,}", self._examples(name, numbers.HUGE, fits=True),
+            )  # fmt: skip
         if (counts.points or counts.commas) and not self.told:
             self.styles[name] = "point?" if counts.may_be_thousands and not elsewhere else style
         marks = ".*[.,].*" if style == "comma" else numbers.THOUSANDS

@@ -18,8 +18,9 @@ def _grammar(decimal: str, thousands: str) -> str:
 
 
 INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
-DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)? *"
+DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})? *"  # none beyond DOUBLE
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
+HUGE = ".*([eE][+]?[0-9]{3}|[0-9]{300}).*"  # what may be too large for DOUBLE
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
 THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
 _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
@@ -47,6 +48,7 @@ class Counts:
     commas: int
     points: int
     exponents: int
+    infinite: int  # beyond DOUBLE
 
     def fits(self, style: Style) -> bool:
         return (self.point if style == "point" else self.comma) + self.words == self.values
@@ -100,11 +102,13 @@ def counting(column: str) -> list[str]:
     """SQL that counts the values by how they are written, in the order of Counts' fields."""
     digits = f"TRY_CAST(regexp_replace({column}, '[^0-9+-]', '', 'g') AS BIGINT)"
     long = f"CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN {digits} IS NULL END"
+    infinite = f"isinf(TRY_CAST(replace({column}, ',', '.') AS DOUBLE))"
     conditions = [
         *(f"regexp_full_match({column}, {_sql(pattern)})" for pattern in (GRAMMAR["point"], GRAMMAR["comma"], WORD, ZEROS)),
         long,
         *(f"contains({column}, '{mark}')" for mark in ",."),
         f"contains(lower({column}), 'e')",
+        f"CASE WHEN regexp_full_match({column}, {_sql(HUGE)}) THEN {infinite} END",
     ]
     return [f"count({column})", *(f"count(*) FILTER (WHERE {condition})" for condition in conditions)]
 
