@@ -10,7 +10,7 @@ import duckdb
 
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
-from tasks.engine import literal, quoted
+from tasks.engine import literal, quoted, short
 from tasks.params import Reading
 from tasks.sources import dates, numbers
 from tasks.sources.numbers import Counts, Style
@@ -48,9 +48,9 @@ class Guess:
 
     def counting(self, column: str) -> str:
         """SQL that counts the values of which it is true."""
-        fits = f"regexp_full_match({column}, {literal(self.pattern)})"
+        fits = f"regexp_full_match({short(column)}, {literal(self.pattern)})"
         if self.date:
-            return f"count(CASE WHEN {fits} THEN TRY_CAST({column} AS {self.type_}) END)"
+            return f"count(CASE WHEN {fits} THEN TRY_CAST({short(column)} AS {self.type_}) END)"
         return f"count(*) FILTER (WHERE {fits})"
 
 
@@ -310,8 +310,9 @@ class Judge:
 
     def _examples(self, name: str, pattern: str, *, fits: bool) -> str:
         """Up to three values with their rows, of those that fit the pattern or do not; rows alone where values are guarded."""
+        fitting = f"coalesce(regexp_full_match({short('value')}, {literal(pattern)}), false)"
         rows = self.raw.relation.select(f"row_number() OVER () AS row, {quoted(name)} AS value").filter(
-            f"value IS NOT NULL AND {'' if fits else 'NOT'} regexp_full_match(value, {literal(pattern)})"
+            f"value IS NOT NULL AND {'' if fits else 'NOT'} {fitting}"
         )
         found = rows.limit(3).fetchall()
         if not found:
