@@ -64,6 +64,10 @@ def arrow(table: pa.Table, kind: Callable[..., Any]) -> bytes:
     return content.getvalue()
 
 
+def wide_decimals(value: str) -> pa.Table:
+    return pa.table({"n": pa.array([Decimal(value), None], pa.decimal256(50, 2))})
+
+
 def feather_1() -> bytes:
     content = io.BytesIO()
     feather.write_feather(pa.table({"id": [1]}), content, version=1)
@@ -352,6 +356,12 @@ CASES = [
         {"fine": ["0.1000", "12345678901234567.8912"]},
         how={"types": {"fine": "text"}},
     ),
+    Case("decimals of 50 digits", parquet(wide_decimals("12.50")), {"n": [12.5, None]}),
+    Case(
+        "decimals of 50 digits, used",
+        parquet(wide_decimals("12345678901234.50")),
+        error="column 'n' is decimal(50,2) and holds more digits than can be read",
+    ),
     Case("unsigned integers", parquet(pa.table({"n": pa.array([7, 2**63 - 1], pa.uint64())})), {"n": [7, 2**63 - 1]}),
     Case(
         "unsigned integers beyond 64 bits with a sign",
@@ -370,6 +380,11 @@ CASES = [
     Case("point beside commas in text", b"w;m\n1,5 kg;1.234\n", error="column 'm' may hold decimals or thousands"),
     Case("point beside words and commas", b"w;m\n1,5;1.234\n-;2.345\nx;3.456\n", error="column 'm' may hold decimals or thousands"),
     Case("point beside both marks", b"a;b;m\n1,5;1.5;1.234\n", error="column 'm' may hold decimals or thousands"),
+    Case(
+        "point beside commas in sentences",
+        b"w;m\nsizes 1,2 and 3;1.234\nin 2013, 5 of 7;2.345\n",
+        {"w": ["sizes 1,2 and 3", "in 2013, 5 of 7"], "m": [1.234, 2.345]},
+    ),
     Case("point, said to be decimal", b"w;m\n1,5 kg;1.234\n", {"w": ["1,5 kg"], "m": [1.234]}, how={"decimal": "."}),
     Case("three decimals", b"m\n1.234\n5.678\n", {"m": [1.234, 5.678]}),
     Case("point against decimal: ','", b"n\n1.5\n2.5\n", error="that decimal: ',' does not read", how={"decimal": ","}),

@@ -129,7 +129,7 @@ class Judge:
     def _has_hints(self, found: Mapping[str, str | None]) -> bool:
         texts = [name for name, expression in found.items() if expression in (None, quoted(name))]
         texts = [name for name in texts if name not in self.raw.only_dates]
-        hints = [f"coalesce(bool_or(regexp_matches(left({quoted(name)}, 64), {literal(numbers.HINT)})), false)" for name in texts]
+        hints = [f"coalesce(bool_or(regexp_full_match({short(quoted(name))}, {literal(numbers.HINT)})), false)" for name in texts]
         chunks = (self.raw.relation.aggregate(", ".join(some)).fetchall()[0] for some in _chunks(hints))
         return any(any(row) for row in chunks)
 

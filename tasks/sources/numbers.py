@@ -33,7 +33,7 @@ _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
         for group in ".,"
     ),
 )
-HINT = "(^|[^0-9.,])[0-9]+,[0-9]{1,2}([^0-9.,]|$)"  # within a text: a number with a decimal comma
+HINT = "[^0-9.,]{0,6}[0-9.]*[0-9],[0-9]{1,2}[^0-9.,]{0,12}"  # a quantity with a decimal comma: "1,5 kg", "EUR 2,50"
 ZEROS = f" *[-+]?({'|'.join(_ZEROS)}) *"
 
 

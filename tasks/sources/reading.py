@@ -20,10 +20,13 @@ from tasks.params import Reading
 from tasks.sources import formats, packing, text
 from tasks.sources.columns import Judge, Raw
 from tasks.sources.dialect import Dialect, find_dialect, refuse_names
+from tasks.sources.protect import DIGITS
 
 LONGEST_LINE = 16_000_000  # bytes
 BUFFER = 32_000_000  # bytes that DuckDB reads at a time, its own choice for lines of ordinary length
+WIDEST = 38  # digits of DuckDB's decimals
 T = TypeVar("T")
+Element = tuple[str, int | None, int | None, int | None]  # of Parquet's schema: name, how many are in it, precision, scale
 
 
 @contextmanager
@@ -145,23 +148,38 @@ def _kinds(relation: duckdb.DuckDBPyRelation) -> dict[str, set[str]]:
 
 def _parquet(where: str, db: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
     """The file's own columns: a folder called `a=1` on the way to it would add to them, or take their place."""
-    elements = db.sql(f"SELECT name, num_children FROM parquet_schema({literal(_literal(path))})").fetchall()
-    refuse_names(where, _names(elements), "it")
-    return db.read_parquet(_literal(path), hive_partitioning=False)
+    schema = db.sql(f"SELECT name, num_children, precision, scale FROM parquet_schema({literal(_literal(path))})")
+    top = _top(schema.fetchall())
+    refuse_names(where, [name for name, *_ in top], "it")
+    relation = db.read_parquet(_literal(path), hive_partitioning=False)
+    for name, _, precision, scale in top:
+        if precision is not None and precision > WIDEST:
+            _refuse_rounded(where, relation, str(name), int(precision), int(scale or 0))
+    return relation
 
 
-def _names(elements: list[tuple[str, int | None]]) -> list[str]:
+def _refuse_rounded(where: str, relation: duckdb.DuckDBPyRelation, name: str, precision: int, scale: int) -> None:
+    """DataError for decimals that are wider than any that DuckDB has, and which it gives rounded."""
+    large = relation.filter(f"abs({quoted(name)}) >= 1e{DIGITS - scale}").limit(1).fetchall()
+    if large:
+        raise DataError(
+            f"{where}: column {name!r} is decimal({precision},{scale}) and holds more digits than can be read; "
+            f"write it with a precision of at most {WIDEST}, or as text"
+        )
+
+
+def _top(elements: list[Element]) -> list[Element]:
     """The columns of Parquet's schema, which is a tree written from its root on."""
-    names = []
+    columns = []
     inside = [elements[0][1] or 0]  # elements that are still to come, at each depth
-    for name, children in elements[1:]:
+    for element in elements[1:]:
         if len(inside) == 1:
-            names.append(name)
+            columns.append(element)
         inside[-1] -= 1
-        inside.append(children or 0)
+        inside.append(element[1] or 0)
         while inside and not inside[-1]:
             inside.pop()
-    return names
+    return columns
 
 
 def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
