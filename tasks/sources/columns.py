@@ -21,6 +21,7 @@ CELLS = 20_000  # values that a guess is made from
 AT_ONCE = 250  # columns counted by one query: thousands in one take longer to plan than to run
 MOSTLY = 0.95  # share of numbers from which on the others are taken for mistakes
 SOME = 0.5  # share of numbers from which on text is told
+COMMA = re.compile(numbers.GRAMMAR["comma"])
 STYLES: dict[str | None, Style | None] = {".": "point", ",": "comma", None: None}
 
 
@@ -82,6 +83,7 @@ class Judge:
     def __init__(self, where: str, raw: Raw, how: Reading, guard: Guard) -> None:
         self.where, self.raw, self.how, self.guard = where, raw, how, guard
         self.told = STYLES[how.decimal]
+        self.doubtful: set[str] = set()  # columns of decimals whose first values may all be thousands too
         self.hinted = False  # whether texts of the file have decimal commas
         self.styles: dict[str, str] = {}  # of the columns of numbers with a mark; "point?" where nothing in the file told which
 
@@ -108,23 +110,12 @@ class Judge:
 
     def _guesses(self) -> dict[str, Guess]:
         """What the first values of each column all look like."""
-        return {name: self._guess(name, values) for name, values in self._first.items()}
-
-    @cached_property
-    def _first(self) -> dict[str, list[str]]:
-        """The first values of each column."""
         judged = self.raw.judged
         if not judged:
             return {}
         first = self.raw.relation.select(", ".join(map(quoted, judged))).limit(max(20, CELLS // len(judged))).fetchall()
         columns = zip(*first, strict=True)
-        return {name: [v for v in values if v is not None] for name, values in zip(judged, columns, strict=True)}
-
-    @cached_property
-    def doubtful(self) -> frozenset[str]:
-        """Columns of decimals whose first values may all be thousands too."""
-        comma = re.compile(numbers.GRAMMAR["comma"])
-        return frozenset(name for name, values in self._first.items() if values and all(map(comma.fullmatch, values)))
+        return {name: self._guess(name, [v for v in values if v is not None]) for name, values in zip(judged, columns, strict=True)}
 
     def _has_hints(self, found: Mapping[str, str | None]) -> bool:
         texts = [name for name, expression in found.items() if expression in (None, quoted(name))]
@@ -135,7 +126,10 @@ class Judge:
 
     def _guess(self, name: str, values: list[str]) -> Guess:
         guesses = [guess for guess in GUESSES if guess.date or name not in self.raw.only_dates]
-        return next((guess for guess in guesses if values and all(map(guess.regex.fullmatch, values))), NUMBERISH)
+        found = next((guess for guess in guesses if values and all(map(guess.regex.fullmatch, values))), NUMBERISH)
+        if found.type_ == "DOUBLE" and all(map(COMMA.fullmatch, values)):
+            self.doubtful.add(name)
+        return found
 
     def _fitting(self, guesses: dict[str, Guess]) -> dict[str, str | None]:
         """SQL of the columns all of whose values are what was guessed, or nothing, or plainly text; None for the others."""
