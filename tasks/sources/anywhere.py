@@ -70,14 +70,16 @@ def _download(where: str, found: Found, path: Path) -> None:
 
 
 def _system(where: str, url: str) -> tuple[Any, str]:
-    try:
-        with _told(where):
+    with _told(where):
+        try:
             system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{where} needs a package that is not installed: {said}") from error
-    except ValueError as error:
-        raise DataError(f"{where} is no address that can be opened: {' '.join(str(error).split())[:200]}") from error
+        except ImportError as error:
+            said = " ".join(str(error).split())
+            raise DataError(f"{where} needs a package that is not installed: {said}") from error
+        except ValueError as error:
+            known = url.split("://")[0] in fsspec.available_protocols()
+            why = "correct it in params.yaml" if known else f"nothing is called {url.split('://')[0]!r}"
+            raise DataError(f"{where} is no address that can be opened; {why}") from error
     return system, str(path)
 
 
@@ -91,7 +93,7 @@ def _told(where: str) -> Iterator[None]:
         raise forbidden(where, "permission denied") from error
     except (OSError, EOFError, TimeoutError) as error:
         raise TransientError(f"no answer ({type(error).__name__})") from error
-    except (DataError, TransientError, ImportError, ValueError):
+    except (DataError, TransientError):
         raise
     except Exception as error:  # each of fsspec's systems has its own, whose words may hold a password
         raise DataError(f"{where} cannot be read ({type(error).__name__}); check the address and the credentials") from error

@@ -472,6 +472,8 @@ def test_file_in_an_archive_lands(tmp_path: Path) -> None:
         ("http://[::1/x.csv?key=secret", "is no address"),
         ("ftp://eve:secret@127.0.0.1:9/a.csv", "ftp://127.0.0.1:9/a.csv cannot be reached: no answer (ConnectionRefusedError)"),
         ("ftp://eve:secret@127.0.0.1:abc/a.csv", "ftp://127.0.0.1:abc/a.csv is no address"),
+        ("ftp://eve:secret/secret@127.0.0.1/a.csv", "is no address that can be opened; correct it in params.yaml"),
+        ("gopher://eve:secret@nowhere/a.csv", "is no address that can be opened; nothing is called 'gopher'"),
         ("zip://a.csv::x.zip", "no file: it is not there"),
         ("zip://a.csv::no.zip", "cannot be read (BadZipFile)"),
         ("zip://a.csv::http://eve:secret@127.0.0.1:9/x.zip?key=secret", "zip://a.csv::http://127.0.0.1:9/x.zip?..."),
