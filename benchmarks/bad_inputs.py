@@ -173,6 +173,7 @@ HALVES = pa.table({"n": [1], "h": pa.array(np.array([1.5], np.float16))})
 UNION = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])])})
 TWICE = pa.table([[1], [2]], ["A", "a"])
 INSIDE = pa.table({"a": [{"a": 1, "b": {"a": 2}}], "b": [[1]]})
+HUNDREDS = pa.table({"n": pa.array([Decimal(1200)], pa.decimal128(5, -2))})
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -227,6 +228,9 @@ CASES = [
         "Arrow of half floats", arrow(HALVES, pa.ipc.new_file), error="column 'h' is of Arrow's kind halffloat, which is not read"
     ),
     Case("Arrow of a union", arrow(UNION, pa.ipc.new_stream), error="column 'u' is of Arrow's kind sparse_union<"),
+    Case(
+        "Arrow of decimals without units", arrow(HUNDREDS, pa.ipc.new_file), error="column 'n' is of Arrow's kind decimal128(5, -2)"
+    ),
     Case("Feather of version 1", feather_1(), error="is not a table but a Feather file of version 1", name="a.feather"),
     Case("Feather of version 1, named Arrow", feather_1(), error="a Feather file of version 1", how={"format": "arrow"}),
     Case("Parquet with a name twice", parquet(TWICE), error="it names the columns ['A', 'a'] more than once", name="a.parquet"),

@@ -240,8 +240,10 @@ def _write_batches(where: str, batches: Iterable[pa.RecordBatch], schema: pa.Sch
     with ExitStack() as stack:
         try:
             writer = stack.enter_context(pq.ParquetWriter(parquet, schema, version="2.6"))  # 2.6 is the first with nanoseconds
-        except pa.ArrowNotImplementedError as error:
-            field = next(field for field in schema if not _has_counterpart(field))
+        except (pa.ArrowException, OSError) as error:
+            field = next((field for field in schema if not _has_counterpart(field)), None)
+            if field is None:
+                raise
             raise DataError(
                 f"{where}: column {field.name!r} is of Arrow's kind {str(field.type)[:60]}, which is not read; "
                 "write it as another one, float or text"
@@ -254,7 +256,7 @@ def _has_counterpart(field: pa.Field) -> bool:
     """Whether Parquet has a type for it."""
     try:
         pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
-    except pa.ArrowNotImplementedError:
+    except (pa.ArrowException, OSError):
         return False
     return True
 
