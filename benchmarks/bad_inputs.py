@@ -339,6 +339,12 @@ CASES = [
     ),
     Case("nought beside decimal commas", b"n;m\n1,5;0.555\n2,5;0.125\n", {"n": [1.5, 2.5], "m": [0.555, 0.125]}),
     Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
+    Case(
+        "integers beyond 64 bits, in groups",
+        b"n;m\n1.234.567.890.123.456.789.012;1,5\n1;2,5\n",
+        {"n": ["1.234.567.890.123.456.789.012", "1"], "m": [1.5, 2.5]},
+        log="column 'n' stays text: it holds integers beyond 64 bits: row 1 holds '1.234.567",
+    ),
     Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
     Case("integers as decimals", parquet(DECIMALS.select(["id"])), {"id": [9007199254740993, None]}, name="a.parquet"),
     Case(

@@ -192,7 +192,7 @@ class Judge:
             return None
         whole = counts.whole(style)
         if counts.long and whole:
-            self._say(name, "stays text: it holds integers beyond 64 bits", "[^0-9]*[0-9]{19,}.*", fits=True)
+            self._say(name, "stays text: it holds integers beyond 64 bits", numbers.LONG, fits=True)
             return None
         if counts.words:
             log.warning(

@@ -22,7 +22,8 @@ def _grammar(decimal: str, thousands: str) -> str:
 INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
 DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})? *"  # none beyond DOUBLE
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
-HUGE = ".*[eE][+]?[0-9]{3}.*"  # what may be too large for DOUBLE
+HUGE = f"[-+0-9.,{''.join(_GROUPS)}]*[eE][+]?[0-9]{{3,}} *"  # what may be too large for DOUBLE
+LONG = f"[-+0-9,{''.join(_GROUPS)}]{{19,}}|[-+ ]*[0-9]{{1,3}}([.][0-9]{{3}}){{6,}} *"  # what may be too long for BIGINT
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
 THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
 _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
@@ -107,7 +108,7 @@ def counting(column: str) -> list[str]:
     infinite = f"isinf(TRY_CAST(replace({value}, ',', '.') AS DOUBLE))"
     conditions = [
         *(f"regexp_full_match({value}, {literal(pattern)})" for pattern in (GRAMMAR["point"], GRAMMAR["comma"], WORD, ZEROS)),
-        f"CASE WHEN length({value}) > 18 AND NOT contains({value}, '.') THEN {digits} IS NULL END",
+        f"CASE WHEN regexp_full_match({value}, {literal(LONG)}) THEN {digits} IS NULL END",
         *(f"contains({value}, '{mark}')" for mark in ",."),
         f"contains(lower({value}), 'e')",
         f"CASE WHEN regexp_full_match({value}, {literal(HUGE)}) THEN {infinite} END",
