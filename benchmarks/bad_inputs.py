@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import zstandard
 from rich.console import Console
@@ -59,6 +61,16 @@ def arrow(table: pa.Table, kind: Callable[..., Any]) -> bytes:
     content = io.BytesIO()
     with kind(content, table.schema) as writer:
         writer.write_table(table)
+    return content.getvalue()
+
+
+def wide_decimals(value: str) -> pa.Table:
+    return pa.table({"n": pa.array([Decimal(value), None], pa.decimal256(50, 2))})
+
+
+def feather_1() -> bytes:
+    content = io.BytesIO()
+    feather.write_feather(pa.table({"id": [1]}), content, version=1)
     return content.getvalue()
 
 
@@ -157,6 +169,11 @@ GAPS_ROWS = {
     "flag": [False, True, None],
     "list": ["[-999]", "[1]", None],
 }
+HALVES = pa.table({"n": [1], "h": pa.array(np.array([1.5], np.float16))})
+UNION = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])])})
+TWICE = pa.table([[1], [2]], ["A", "a"])
+INSIDE = pa.table({"a": [{"a": 1, "b": {"a": 2}}], "b": [[1]]})
+HUNDREDS = pa.table({"n": pa.array([Decimal(1200)], pa.decimal128(5, -2))})
 WIDE = (",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join(map(str, range(5000))) + "\n").encode()
 PARQUET = parquet(TABLE)
 
@@ -206,6 +223,23 @@ CASES = [
     Case("Arrow, dictionary and nested", arrow(NESTED, pa.ipc.new_file), NESTED_ROWS, name="a.feather"),
     Case("truncated Arrow", arrow(TABLE, pa.ipc.new_file)[:-50], error="is not whole Arrow IPC", name="a.arrow"),
     Case("truncated Arrow stream", arrow(TABLE, pa.ipc.new_stream)[:-200], error="is not whole Arrow IPC", name="a.arrows"),
+    Case("Arrow, nanoseconds with a zone", arrow(ZONED, pa.ipc.new_file), ZONED_ROWS, name="a.arrow"),
+    Case(
+        "Arrow of half floats", arrow(HALVES, pa.ipc.new_file), error="column 'h' is of Arrow's kind halffloat, which is not read"
+    ),
+    Case("Arrow of a union", arrow(UNION, pa.ipc.new_stream), error="column 'u' is of Arrow's kind sparse_union<"),
+    Case(
+        "Arrow of decimals without units", arrow(HUNDREDS, pa.ipc.new_file), error="column 'n' is of Arrow's kind decimal128(5, -2)"
+    ),
+    Case("Feather of version 1", feather_1(), error="is not a table but a Feather file of version 1", name="a.feather"),
+    Case("Feather of version 1, named Arrow", feather_1(), error="a Feather file of version 1", how={"format": "arrow"}),
+    Case("Parquet with a name twice", parquet(TWICE), error="it names the columns ['A', 'a'] more than once", name="a.parquet"),
+    Case("Arrow with a name twice", arrow(TWICE, pa.ipc.new_file), error="it names the columns ['A', 'a'] more than once"),
+    Case("Parquet without a name", parquet(pa.table([[1], [2]], ["a", ""])), error="it has no name for column 2 of 2; name it"),
+    Case("Parquet, nested names twice", parquet(INSIDE), {"a": ['{"a":1,"b":{"a":2}}'], "b": ["[1]"]}, name="a.parquet"),
+    Case("plain CSV named gzip", GOOD, ROWS, name="a.csv.gz"),
+    Case("plain CSV named zstd", GOOD, ROWS, name="a.csv.zst"),
+    Case("plain JSON named gzip", b'{"a": 1}\n', {"a": [1]}, name="a.jsonl.gz"),
     Case("UTF-8 with a mark", b"\xef\xbb\xbf" + GOOD, ROWS),
     Case("UTF-16 with a mark", GOOD.decode().encode("utf-16"), ROWS),
     Case("UTF-16 without a mark", GOOD.decode().encode("utf-16-le"), error="line 1 holds a NUL byte"),
@@ -279,6 +313,13 @@ CASES = [
     Case("type that the values deny", b"n\n1\nabc\n", error="column 'n' is a number, but not all", how={"types": {"n": "number"}}),
     Case("type of no column", b"n\n1\n", error="types names ['m']", how={"types": {"m": "text"}}),
     Case("inf and NaN", b"n\n1.5\ninf\n-Infinity\n", {"n": [1.5, float("inf"), float("-inf")]}, log="2 values nan or inf"),
+    Case(
+        "numbers too large",
+        b"n\n1e400\n-1E+999\n1e30\n",
+        {"n": [float("inf"), float("-inf"), 1e30]},
+        log="holds 2 numbers too large",
+    ),
+    Case("numbers large and small", b"n\n1e307\n1e-400\n1.5\n", {"n": [1e307, 0.0, 1.5]}),
     Case("zeros in front", b"code\n00123\n94105\n", {"code": ["00123", "94105"]}, log="stays text: zeros stand in front"),
     Case(
         "zeros in front of groups",
@@ -298,6 +339,12 @@ CASES = [
     ),
     Case("nought beside decimal commas", b"n;m\n1,5;0.555\n2,5;0.125\n", {"n": [1.5, 2.5], "m": [0.555, 0.125]}),
     Case("integers beyond 64 bits", b"n\n12345678901234567890123\n7\n", {"n": ["12345678901234567890123", "7"]}, log="64 bits"),
+    Case(
+        "integers beyond 64 bits, in groups",
+        b"n;m\n1.234.567.890.123.456.789.012;1,5\n1;2,5\n",
+        {"n": ["1.234.567.890.123.456.789.012", "1"], "m": [1.5, 2.5]},
+        log="column 'n' stays text: it holds integers beyond 64 bits: row 1 holds '1.234.567",
+    ),
     Case("integers of 64 bits", b"n\n9223372036854775807\n7\n", {"n": [9223372036854775807, 7]}),
     Case("integers as decimals", parquet(DECIMALS.select(["id"])), {"id": [9007199254740993, None]}, name="a.parquet"),
     Case(
@@ -319,6 +366,12 @@ CASES = [
         {"fine": ["0.1000", "12345678901234567.8912"]},
         how={"types": {"fine": "text"}},
     ),
+    Case("decimals of 50 digits", parquet(wide_decimals("12.50")), {"n": [12.5, None]}),
+    Case(
+        "decimals of 50 digits, used",
+        parquet(wide_decimals("12345678901234.50")),
+        error="column 'n' is decimal(50,2) and holds more digits than can be read",
+    ),
     Case("unsigned integers", parquet(pa.table({"n": pa.array([7, 2**63 - 1], pa.uint64())})), {"n": [7, 2**63 - 1]}),
     Case(
         "unsigned integers beyond 64 bits with a sign",
@@ -337,6 +390,11 @@ CASES = [
     Case("point beside commas in text", b"w;m\n1,5 kg;1.234\n", error="column 'm' may hold decimals or thousands"),
     Case("point beside words and commas", b"w;m\n1,5;1.234\n-;2.345\nx;3.456\n", error="column 'm' may hold decimals or thousands"),
     Case("point beside both marks", b"a;b;m\n1,5;1.5;1.234\n", error="column 'm' may hold decimals or thousands"),
+    Case(
+        "point beside commas in sentences",
+        b"w;m\nsizes 1,2 and 3;1.234\nin 2013, 5 of 7;2.345\n",
+        {"w": ["sizes 1,2 and 3", "in 2013, 5 of 7"], "m": [1.234, 2.345]},
+    ),
     Case("point, said to be decimal", b"w;m\n1,5 kg;1.234\n", {"w": ["1,5 kg"], "m": [1.234]}, how={"decimal": "."}),
     Case("three decimals", b"m\n1.234\n5.678\n", {"m": [1.234, 5.678]}),
     Case("point against decimal: ','", b"n\n1.5\n2.5\n", error="that decimal: ',' does not read", how={"decimal": ","}),
@@ -377,6 +435,19 @@ CASES = [
     Case("JSON lines, one broken", b'{"a": 1}\n{"a": \n{"a": 3}\n', error="is broken JSON", name="a.jsonl"),
     Case("JSON, truncated", json.dumps([{"a": 1}] * 9).encode()[:-5], error="is broken JSON", name="a.json"),
     Case("JSON with a key twice", b'{"a": 1, "a": 2}\n', error='a key twice, "a"', name="a.jsonl"),
+    Case(
+        "JSON with keys that differ in case",
+        b'{"A": 1}\n{"a": 2}\n',
+        error="its keys 'A' and 'a' differ only in case",
+        name="a.jsonl",
+    ),
+    Case(
+        "JSON beyond numbers",
+        b'{"a": 1e400}\n{"a": 1.5}\n',
+        {"a": [float("inf"), 1.5]},
+        name="a.jsonl",
+        log="too large to be any but inf",
+    ),
     Case("JSON without objects", b"[1, 2]", error="holds no objects", name="a.json"),
     Case("JSON of numbers and words", b'{"a": 1}\n{"a": 2}\n{"a": "x"}\n', {"a": ["1", "2", "x"]}, log="column 'a' is text"),
     Case("PDF", b"%PDF-1.7\n%\xe2\xe3\n", error="is not a table but a PDF document"),

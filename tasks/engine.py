@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 
 MEMORY = "1500MB"  # of its buffers; what is larger spills, so that a table larger than memory is only slower
+LONGEST = 128  # bytes of a number or a date
 SPILL = Path(".cache/duckdb")
 
 
@@ -21,6 +22,11 @@ def first_line(error: Exception) -> str:
     """What an engine's error says is wrong, in one line of at most 300 characters: all before its hints."""
     said = " ".join(str(error).strip().split("\n\n")[0].split("Possible fixes:")[0].split())
     return said if len(said) <= 300 else f"{said[:297]}..."
+
+
+def short(text: str) -> str:
+    """SQL of the text where it is no longer than any number or date, else NULL, so that no pattern runs over a whole essay."""
+    return f"CASE WHEN strlen({text}) <= {LONGEST} THEN {text} END"
 
 
 def quoted(name: str) -> str:

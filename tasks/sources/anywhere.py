@@ -19,7 +19,7 @@ ETAGS = ("ETag", "etag", "md5Hash", "content_md5")
 
 def find(where: str, url: str) -> Files:
     """The file, or those that fit the pattern, by ETag and size, or by a hash for which they are read."""
-    system, path = _system(where, url)
+    system, path = with_tries(where, lambda: _system(where, url))
     scheme = url.split("://")[0]
     by_pattern = any(letter in path for letter in "*?[")
 
@@ -70,13 +70,16 @@ def _download(where: str, found: Found, path: Path) -> None:
 
 
 def _system(where: str, url: str) -> tuple[Any, str]:
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{where} needs a package that is not installed: {said}") from error
-    except ValueError as error:
-        raise DataError(f"{where} is no address that can be opened: {' '.join(str(error).split())[:200]}") from error
+    with _told(where):
+        try:
+            system, path = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            said = " ".join(str(error).split())
+            raise DataError(f"{where} needs a package that is not installed: {said}") from error
+        except ValueError as error:
+            known = url.split("://")[0] in fsspec.available_protocols()
+            why = "correct it in params.yaml" if known else f"nothing is called {url.split('://')[0]!r}"
+            raise DataError(f"{where} is no address that can be opened; {why}") from error
     return system, str(path)
 
 
@@ -88,5 +91,9 @@ def _told(where: str) -> Iterator[None]:
         raise no_file(where) from error
     except PermissionError as error:
         raise forbidden(where, "permission denied") from error
-    except (OSError, TimeoutError) as error:
+    except (OSError, EOFError, TimeoutError) as error:
         raise TransientError(f"no answer ({type(error).__name__})") from error
+    except (DataError, TransientError):
+        raise
+    except Exception as error:  # each of fsspec's systems has its own, whose words may hold a password
+        raise DataError(f"{where} cannot be read ({type(error).__name__}); check the address and the credentials") from error

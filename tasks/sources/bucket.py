@@ -22,6 +22,7 @@ from tasks.sources.network import (
     forbidden,
     no_file,
     refuse_other_content,
+    wanted_pause,
     with_tries,
 )
 from tasks.sources.packing import CHUNK
@@ -118,7 +119,8 @@ def _told(where: str, name: str) -> Iterator[None]:
         if code in DENIED or status in (401, 403):
             raise forbidden(where, f"the service answered {code}") from error
         if status >= 500 or status == 429 or code in BUSY:
-            raise TransientError(f"the service answered {code}") from error
+            after = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after")
+            raise TransientError(f"the service answered {code}", wanted_pause(where, after)) from error
         raise DataError(f"{where}: the service answered {code}; check the address and the endpoint") from error
     except ParamValidationError as error:
         raise DataError(f"{where} is no address of an object: {' '.join(str(error).split())[:200]}") from error

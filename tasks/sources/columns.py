@@ -10,7 +10,7 @@ import duckdb
 
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
-from tasks.engine import literal, quoted
+from tasks.engine import literal, quoted, short
 from tasks.params import Reading
 from tasks.sources import dates, numbers
 from tasks.sources.numbers import Counts, Style
@@ -21,6 +21,7 @@ CELLS = 20_000  # values that a guess is made from
 AT_ONCE = 250  # columns counted by one query: thousands in one take longer to plan than to run
 MOSTLY = 0.95  # share of numbers from which on the others are taken for mistakes
 SOME = 0.5  # share of numbers from which on text is told
+COMMA = re.compile(numbers.GRAMMAR["comma"])
 STYLES: dict[str | None, Style | None] = {".": "point", ",": "comma", None: None}
 
 
@@ -48,9 +49,9 @@ class Guess:
 
     def counting(self, column: str) -> str:
         """SQL that counts the values of which it is true."""
-        fits = f"regexp_full_match({column}, {literal(self.pattern)})"
+        fits = f"regexp_full_match({short(column)}, {literal(self.pattern)})"
         if self.date:
-            return f"count(CASE WHEN {fits} THEN TRY_CAST({column} AS {self.type_}) END)"
+            return f"count(CASE WHEN {fits} THEN TRY_CAST({short(column)} AS {self.type_}) END)"
         return f"count(*) FILTER (WHERE {fits})"
 
 
@@ -82,6 +83,7 @@ class Judge:
     def __init__(self, where: str, raw: Raw, how: Reading, guard: Guard) -> None:
         self.where, self.raw, self.how, self.guard = where, raw, how, guard
         self.told = STYLES[how.decimal]
+        self.doubtful: set[str] = set()  # columns of decimals whose first values may all be thousands too
         self.hinted = False  # whether texts of the file have decimal commas
         self.styles: dict[str, str] = {}  # of the columns of numbers with a mark; "point?" where nothing in the file told which
 
@@ -108,34 +110,26 @@ class Judge:
 
     def _guesses(self) -> dict[str, Guess]:
         """What the first values of each column all look like."""
-        return {name: self._guess(name, values) for name, values in self._first.items()}
-
-    @cached_property
-    def _first(self) -> dict[str, list[str]]:
-        """The first values of each column."""
         judged = self.raw.judged
         if not judged:
             return {}
         first = self.raw.relation.select(", ".join(map(quoted, judged))).limit(max(20, CELLS // len(judged))).fetchall()
         columns = zip(*first, strict=True)
-        return {name: [v for v in values if v is not None] for name, values in zip(judged, columns, strict=True)}
-
-    @cached_property
-    def doubtful(self) -> frozenset[str]:
-        """Columns of decimals whose first values may all be thousands too."""
-        comma = re.compile(numbers.GRAMMAR["comma"])
-        return frozenset(name for name, values in self._first.items() if values and all(map(comma.fullmatch, values)))
+        return {name: self._guess(name, [v for v in values if v is not None]) for name, values in zip(judged, columns, strict=True)}
 
     def _has_hints(self, found: Mapping[str, str | None]) -> bool:
         texts = [name for name, expression in found.items() if expression in (None, quoted(name))]
         texts = [name for name in texts if name not in self.raw.only_dates]
-        hints = [f"coalesce(bool_or(regexp_matches(left({quoted(name)}, 64), {literal(numbers.HINT)})), false)" for name in texts]
+        hints = [f"coalesce(bool_or(regexp_full_match({short(quoted(name))}, {literal(numbers.HINT)})), false)" for name in texts]
         chunks = (self.raw.relation.aggregate(", ".join(some)).fetchall()[0] for some in _chunks(hints))
         return any(any(row) for row in chunks)
 
     def _guess(self, name: str, values: list[str]) -> Guess:
         guesses = [guess for guess in GUESSES if guess.date or name not in self.raw.only_dates]
-        return next((guess for guess in guesses if values and all(map(guess.regex.fullmatch, values))), NUMBERISH)
+        found = next((guess for guess in guesses if values and all(map(guess.regex.fullmatch, values))), NUMBERISH)
+        if found.type_ == "DOUBLE" and all(map(COMMA.fullmatch, values)):
+            self.doubtful.add(name)
+        return found
 
     def _fitting(self, guesses: dict[str, Guess]) -> dict[str, str | None]:
         """SQL of the columns all of whose values are what was guessed, or nothing, or plainly text; None for the others."""
@@ -198,12 +192,17 @@ class Judge:
             return None
         whole = counts.whole(style)
         if counts.long and whole:
-            self._say(name, "stays text: it holds integers beyond 64 bits", "[^0-9]*[0-9]{19,}.*", fits=True)
+            self._say(name, "stays text: it holds integers beyond 64 bits", numbers.LONG, fits=True)
             return None
         if counts.words:
             log.warning(
                 "%s: column %r holds %s values nan or inf, taken as numbers; name them under missing if they mean no value",
                 self.where, name, f"{counts.words:,}",
+            )  # fmt: skip
+        if counts.infinite:
+            log.warning(
+                "%s: column %r holds %s numbers too large to be any but inf, as which they are taken%s",
+                self.where, name, f"{counts.infinite:,}", self._examples(name, numbers.HUGE, fits=True),
             )  # fmt: skip
         if (counts.points or counts.commas) and not self.told:
             self.styles[name] = "point?" if counts.may_be_thousands and not elsewhere else style
@@ -305,8 +304,9 @@ class Judge:
 
     def _examples(self, name: str, pattern: str, *, fits: bool) -> str:
         """Up to three values with their rows, of those that fit the pattern or do not; rows alone where values are guarded."""
+        fitting = f"coalesce(regexp_full_match({short('value')}, {literal(pattern)}), false)"
         rows = self.raw.relation.select(f"row_number() OVER () AS row, {quoted(name)} AS value").filter(
-            f"value IS NOT NULL AND {'' if fits else 'NOT'} regexp_full_match(value, {literal(pattern)})"
+            f"value IS NOT NULL AND {'' if fits else 'NOT'} {fitting}"
         )
         found = rows.limit(3).fetchall()
         if not found:

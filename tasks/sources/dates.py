@@ -2,7 +2,7 @@
 
 import duckdb
 
-from tasks.engine import literal, quoted
+from tasks.engine import literal, quoted, short
 
 SAMPLE = 2000
 _DAY, _YEAR, _SHORT, _WORD = "[0-9]{1,2}", "[0-9]{4}", "[0-9]{2}", "[A-Za-z]{3,9}"
@@ -48,7 +48,7 @@ def is_guess(format_: str) -> bool:
 def counting(column: str) -> list[str]:
     """SQL that counts ISO's dates, times and times with a zone."""
     return [
-        f"count(CASE WHEN regexp_full_match({column}, '{ISO[kind]}') THEN TRY_CAST({column} AS {type_}) END)"
+        f"count(CASE WHEN regexp_full_match({short(column)}, '{ISO[kind]}') THEN TRY_CAST({short(column)} AS {type_}) END)"
         for kind, type_ in _TYPES.items()
     ]
 
@@ -65,9 +65,10 @@ def of_iso(column: str, values: int, date: int, time: int, zoned: int) -> str | 
 def parsed(column: str, format_: str) -> str:
     """SQL of the date, or of the time where the format has one; NULL for what is written otherwise."""
     shape = FORMATS.get(format_)
-    value = f"try_strptime(trim({column}), {literal(format_)})"
+    text = f"trim({short(column)})"
+    value = f"try_strptime({text}, {literal(format_)})"
     if shape:
-        value = f"CASE WHEN regexp_full_match(trim({column}), {literal(shape)}) THEN {value} END"
+        value = f"CASE WHEN regexp_full_match({text}, {literal(shape)}) THEN {value} END"
     has_time = any(part in format_ for part in ("%H", "%I", "%M", "%S", "%c", "%X", "%T"))
     return value if has_time else f"CAST({value} AS DATE)"
 
@@ -89,7 +90,7 @@ def count_formats(relation: duckdb.DuckDBPyRelation, column: str, among: list[st
 def mixture(relation: duckdb.DuckDBPyRelation, column: str, formats: list[str]) -> dict[str, int]:
     """How many values are written in each format, every value counted once, ISO's first and the rest as "none of them"."""
     name = quoted(column)
-    iso = [f"WHEN regexp_full_match({name}, '{shape}') THEN 'ISO {kind}'" for kind, shape in ISO.items()]
+    iso = [f"WHEN regexp_full_match({short(name)}, '{shape}') THEN 'ISO {kind}'" for kind, shape in ISO.items()]
     other = [f"WHEN {parsed(name, format_)} IS NOT NULL THEN {literal(format_)}" for format_ in formats]
     said = relation.filter(f"{name} IS NOT NULL").select(f"CASE {' '.join([*iso, *other])} ELSE 'none of them' END AS said")
     return dict(said.aggregate("said, count(*) AS n", "said").order("n DESC, said").fetchall())

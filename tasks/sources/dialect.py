@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def find_dialect(where: str, path: Path, delimiter: str | None) -> Dialect:
     tried = [_cut(lines, Dialect(d, quote, e, ())) for d in candidates for e in escapes]
     score, best = max(tried, key=lambda pair: pair[0])
     return replace(best, header=_header(where, best, score[0]), skip=skip)
+
+
+def refuse_names(where: str, names: Sequence[str], what: str, hint: str = "") -> None:
+    """DataError when two columns share a name, in any case, or one has none."""
+    folded = Counter(name.casefold() for name in names if name)
+    if twice := sorted({name for name in names if folded[name.casefold()] > 1}):
+        raise DataError(f"{where}: {what} names the columns {twice} more than once; expected each name once: rename them")
+    if nameless := [number for number, name in enumerate(names, 1) if not name]:
+        raise DataError(f"{where}: {what} has no name for column {nameless[0]} of {len(names)}; name it, or remove it{hint}")
 
 
 def _first_lines(path: Path) -> tuple[list[str], int]:
@@ -78,14 +88,7 @@ def _cut(lines: list[str], dialect: Dialect) -> tuple[tuple[float, int], Dialect
 
 def _header(where: str, dialect: Dialect, share: float) -> tuple[str, ...]:
     names = tuple(name.strip() for name in dialect.header)
-    folded = Counter(name.casefold() for name in names if name)
-    if twice := sorted({name for name in names if folded[name.casefold()] > 1}):
-        raise DataError(f"{where}: its header names the columns {twice} more than once; expected each name once: rename them")
-    if nameless := [number for number, name in enumerate(names, 1) if not name]:
-        raise DataError(
-            f"{where}: its header has no name for column {nameless[0]} of {len(names)}; "
-            f"name it, or remove it (a {dialect.delimiter!r} at the line's end begins one more column)"
-        )
+    refuse_names(where, names, "its header", f" (a {dialect.delimiter!r} at the line's end begins one more column)")
     if all(NUMBER.fullmatch(name) for name in names):
         raise DataError(f"{where}: its first line holds numbers only, {list(names[:3])}; expected a header line with names: add it")
     return names

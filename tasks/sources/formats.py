@@ -24,6 +24,7 @@ NO_TABLES = {
     b"Obj\x01": "an Avro file",
     b"ORC": "an ORC file",
     b"\xd0\xcf\x11\xe0": "an old Office document (save the sheet as CSV)",
+    b"FEA1": "a Feather file of version 1 (write it anew as version 2, which is Arrow)",
     b"BZh": "packed by bzip2 (expected gzip, zip or zstd)",
     b"\xfd7zXZ": "packed by xz (expected gzip, zip or zstd)",
     b"7z\xbc\xaf": "packed by 7-Zip (expected gzip, zip or zstd)",
@@ -42,7 +43,7 @@ def find_format(where: str, path: Path, shown: str, how: Reading) -> Format:
     if not head.strip():
         raise DataError(f"{where} is empty ({path.stat().st_size} bytes); expected a header line and rows")
     found = _by_content(head) or _by_name(shown)
-    if how.format is None and found == "csv":
+    if how.format in (None, "arrow") and found == "csv":
         _refuse_no_table(where, head)
     binary = {"parquet", "arrow"}
     if how.format is not None and how.format != found and {how.format, found} & binary:
@@ -103,7 +104,7 @@ def _by_name(name: str) -> Format:
 
 def _refuse_no_table(where: str, head: bytes) -> None:
     for magic, what in NO_TABLES.items():
-        if head.startswith(magic) and not (magic.isalpha() and head.isascii()):
+        if head.startswith(magic) and not (magic.isalnum() and head.isascii()):
             raise DataError(f"{where} is not a table but {what}; name a file of text, JSON lines, Parquet or Arrow")
     if head.lstrip().lower().startswith(MARKUP):
         raise DataError(f"{where} is not a table but a page of HTML or XML; was a log-in page saved in its place?")

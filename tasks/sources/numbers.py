@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.engine import literal, short
+
 Style = Literal["point", "comma"]
 
 # RE2's words. A separator of thousands is the same in all of a value; the apostrophes and spaces are those that locales use.
@@ -18,8 +20,10 @@ def _grammar(decimal: str, thousands: str) -> str:
 
 
 INTEGER = r" *[-+]?(0|[1-9][0-9]{0,17}) *"
-DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)? *"
+DECIMAL = r" *[-+]?((0|[1-9][0-9]{0,17})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})? *"  # none beyond DOUBLE
 GRAMMAR: dict[Style, str] = {"point": _grammar(".", ","), "comma": _grammar(",", ".")}
+HUGE = f"[-+0-9.,{''.join(_GROUPS)}]*[eE][+]?[0-9]{{3,}} *"  # what may be too large for DOUBLE
+LONG = f"[-+0-9,{''.join(_GROUPS)}]{{19,}}|[-+ ]*[0-9]{{1,3}}([.][0-9]{{3}}){{6,}} *"  # what may be too long for BIGINT
 WORD = r"(?i) *[-+]?(nan|inf|infinity) *"  # what DuckDB takes for a number
 THOUSANDS = f".*[0-9][,{''.join(_GROUPS)}][0-9].*"
 _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
@@ -30,7 +34,7 @@ _ZEROS = (  # of codes, not of numbers: "00123", "030 123 456", "040.555.777"
         for group in ".,"
     ),
 )
-HINT = "(^|[^0-9.,])[0-9]+,[0-9]{1,2}([^0-9.,]|$)"  # within a text: a number with a decimal comma
+HINT = "[^0-9.,]{0,6}[0-9.]*[0-9],[0-9]{1,2}[^0-9.,]{0,12}"  # a quantity with a decimal comma: "1,5 kg", "EUR 2,50"
 ZEROS = f" *[-+]?({'|'.join(_ZEROS)}) *"
 
 
@@ -47,6 +51,7 @@ class Counts:
     commas: int
     points: int
     exponents: int
+    infinite: int  # beyond DOUBLE
 
     def fits(self, style: Style) -> bool:
         return (self.point if style == "point" else self.comma) + self.words == self.values
@@ -98,13 +103,15 @@ class Counts:
 
 def counting(column: str) -> list[str]:
     """SQL that counts the values by how they are written, in the order of Counts' fields."""
-    digits = f"TRY_CAST(regexp_replace({column}, '[^0-9+-]', '', 'g') AS BIGINT)"
-    long = f"CASE WHEN length({column}) > 18 AND NOT contains({column}, '.') THEN {digits} IS NULL END"
+    value = short(column)
+    digits = f"TRY_CAST(regexp_replace({value}, '[^0-9+-]', '', 'g') AS BIGINT)"
+    infinite = f"isinf(TRY_CAST(replace({value}, ',', '.') AS DOUBLE))"
     conditions = [
-        *(f"regexp_full_match({column}, {_sql(pattern)})" for pattern in (GRAMMAR["point"], GRAMMAR["comma"], WORD, ZEROS)),
-        long,
-        *(f"contains({column}, '{mark}')" for mark in ",."),
-        f"contains(lower({column}), 'e')",
+        *(f"regexp_full_match({value}, {literal(pattern)})" for pattern in (GRAMMAR["point"], GRAMMAR["comma"], WORD, ZEROS)),
+        f"CASE WHEN regexp_full_match({value}, {literal(LONG)}) THEN {digits} IS NULL END",
+        *(f"contains({value}, '{mark}')" for mark in ",."),
+        f"contains(lower({value}), 'e')",
+        f"CASE WHEN regexp_full_match({value}, {literal(HUGE)}) THEN {infinite} END",
     ]
     return [f"count({column})", *(f"count(*) FILTER (WHERE {condition})" for condition in conditions)]
 
@@ -113,11 +120,7 @@ def converted(column: str, style: Style, whole: bool) -> str:
     """SQL of the number that the text is."""
     thousands, decimal = (",", ".") if style == "point" else (".", ",")
     groups = "".join((*_GROUPS, thousands))
-    plain = f"translate({column}, {_sql(groups)}, '')"
+    plain = f"translate({column}, {literal(groups)}, '')"
     if decimal == ",":
         plain = f"replace({plain}, ',', '.')"
     return f"CAST({plain} AS {'BIGINT' if whole else 'DOUBLE'})"
-
-
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -1,8 +1,9 @@
 """Reads one file, whatever its format and packing, as a DuckDB relation: first as it stands, then in types found from all of it."""
 
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
@@ -18,11 +19,14 @@ from tasks.engine import first_line, literal, quoted
 from tasks.params import Reading
 from tasks.sources import formats, packing, text
 from tasks.sources.columns import Judge, Raw
-from tasks.sources.dialect import Dialect, find_dialect
+from tasks.sources.dialect import Dialect, find_dialect, refuse_names
+from tasks.sources.protect import DIGITS
 
 LONGEST_LINE = 16_000_000  # bytes
 BUFFER = 32_000_000  # bytes that DuckDB reads at a time, its own choice for lines of ordinary length
+WIDEST = 38  # digits of DuckDB's decimals
 T = TypeVar("T")
+Element = tuple[str, int | None, int | None, int | None]  # of Parquet's schema: name, how many are in it, precision, scale
 
 
 @contextmanager
@@ -39,12 +43,12 @@ def opened(
                 with text.in_utf8(where, plain, how.encoding, spool, guard) as utf8:
                     yield _with_rows(where, guard, told(where, guard, lambda: _json(where, utf8, how, db)))
             case "parquet":
-                raw = told(where, guard, lambda: _typed_already(_parquet(db, plain), how))
+                raw = told(where, guard, lambda: _typed_already(_parquet(where, db, plain), how))
                 yield _with_rows(where, guard, raw)
             case "arrow":
                 with packing.spooled(where, spool, ()) as parquet:
                     _rewrite_arrow(where, plain, parquet)
-                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(_parquet(db, parquet), how)))
+                    yield _with_rows(where, guard, told(where, guard, lambda: _typed_already(_parquet(where, db, parquet), how)))
 
 
 def typed(where: str, raw: Raw, how: Reading, guard: Guard) -> tuple[duckdb.DuckDBPyRelation, dict[str, str]]:
@@ -74,6 +78,8 @@ def _said(error: str, guard: Guard) -> str:
         cause = f"is longer than {LONGEST_LINE:,} bytes; is a quote not closed?"
     elif "state machine" in error:
         return "a quote is closed within a field, or the lines end in more than one way (CRLF, LF, CR); write the file anew"
+    elif keys := re.search(r"the keys ('.*' and '.*') differ only in case", error):
+        return f"its keys {keys[1]} differ only in case; expected each name once: rename one"
     elif "expected records" in error:
         return "its JSON holds no objects; expected one object for each row"
     elif json := re.search(r"(?:in line|in record/value) (\d+)", error):
@@ -103,7 +109,7 @@ def _csv(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) ->
         f"SELECT * FROM read_csv({literal(_literal(path))}, auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(found.delimiter)}, quote = {literal(found.quote)}, escape = {literal(found.escape)}, "
         f"nullstr = [{missing}], skip = {found.skip}, strict_mode = true, max_line_size = {LONGEST_LINE}, buffer_size = {BUFFER}, "
-        "hive_partitioning = false)"
+        "compression = 'none', hive_partitioning = false)"
     )
     return Raw(relation, found.header)
 
@@ -118,6 +124,7 @@ def _json(where: str, path: Path, how: Reading, db: duckdb.DuckDBPyConnection) -
         sample_size=-1,
         maximum_depth=1,
         records="true",
+        compression="none",
         hive_partitioning=False,
     )
     if set(map(str, relation.types)) != {"JSON"}:
@@ -139,9 +146,40 @@ def _kinds(relation: duckdb.DuckDBPyRelation) -> dict[str, set[str]]:
     return {name: set(kinds or ()) - {"NULL", None} for name, kinds in zip(relation.columns, row, strict=True)}
 
 
-def _parquet(db: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+def _parquet(where: str, db: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
     """The file's own columns: a folder called `a=1` on the way to it would add to them, or take their place."""
-    return db.read_parquet(_literal(path), hive_partitioning=False)
+    schema = db.sql(f"SELECT name, num_children, precision, scale FROM parquet_schema({literal(_literal(path))})")
+    top = _top(schema.fetchall())
+    refuse_names(where, [name for name, *_ in top], "it")
+    relation = db.read_parquet(_literal(path), hive_partitioning=False)
+    for name, _, precision, scale in top:
+        if precision is not None and precision > WIDEST:
+            _refuse_rounded(where, relation, str(name), int(precision), int(scale or 0))
+    return relation
+
+
+def _refuse_rounded(where: str, relation: duckdb.DuckDBPyRelation, name: str, precision: int, scale: int) -> None:
+    """DataError for decimals that are wider than any that DuckDB has, and which it gives rounded."""
+    large = relation.filter(f"abs({quoted(name)}) >= 1e{DIGITS - scale}").limit(1).fetchall()
+    if large:
+        raise DataError(
+            f"{where}: column {name!r} is decimal({precision},{scale}) and holds more digits than can be read; "
+            f"write it with a precision of at most {WIDEST}, or as text"
+        )
+
+
+def _top(elements: list[Element]) -> list[Element]:
+    """The columns of Parquet's schema, which is a tree written from its root on."""
+    columns = []
+    inside = [elements[0][1] or 0]  # elements that are still to come, at each depth
+    for element in elements[1:]:
+        if len(inside) == 1:
+            columns.append(element)
+        inside[-1] -= 1
+        inside.append(element[1] or 0)
+        while inside and not inside[-1]:
+            inside.pop()
+    return columns
 
 
 def _typed_already(relation: duckdb.DuckDBPyRelation, how: Reading) -> Raw:
@@ -187,21 +225,40 @@ def _rewrite_arrow(where: str, path: Path, parquet: Path) -> None:
             if file.read(6) == b"ARROW1":
                 whole = pa.ipc.open_file(file)
                 batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
-                _write_batches(batches, whole.schema, parquet)
+                _write_batches(where, batches, whole.schema, parquet)
             else:
                 file.seek(0)
                 stream = pa.ipc.open_stream(file)
-                _write_batches(stream, stream.schema, parquet)
+                _write_batches(where, stream, stream.schema, parquet)
     except (pa.ArrowException, ValueError, OSError, RuntimeError) as error:  # the hotfix raises the last
         raise DataError(
             f"{where} is not whole Arrow IPC: {(str(error).splitlines() or ['cut off'])[0][:200]}; fetch it again"
         ) from error
 
 
-def _write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, parquet: Path) -> None:
-    with pq.ParquetWriter(parquet, schema) as writer:
+def _write_batches(where: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, parquet: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            writer = stack.enter_context(pq.ParquetWriter(parquet, schema, version="2.6"))  # 2.6 is the first with nanoseconds
+        except (pa.ArrowException, OSError) as error:
+            field = next((field for field in schema if not _has_counterpart(field)), None)
+            if field is None:
+                raise
+            raise DataError(
+                f"{where}: column {field.name!r} is of Arrow's kind {str(field.type)[:60]}, which is not read; "
+                "write it as another one, float or text"
+            ) from error
         for batch in batches:
             writer.write_table(pa.Table.from_batches([batch]))
+
+
+def _has_counterpart(field: pa.Field) -> bool:
+    """Whether Parquet has a type for it."""
+    try:
+        pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _literal(path: Path) -> str:

@@ -20,11 +20,13 @@ from tasks.sources.network import (
     no_file,
     refuse_other_content,
     shown,
+    wanted_pause,
     with_tries,
 )
 from tasks.sources.places import Found
 
 REDIRECTS = 10
+PORTS = 65_535
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 # Where clouds hand out credentials to whoever asks from inside.
 METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32")))
@@ -116,7 +118,7 @@ def _answer(where: str, method: str, url: str, headers: dict[str, str]) -> Itera
         with httpx.Client(timeout=timeout, headers={"Accept-Encoding": "identity", **headers}) as client:
             response = _follow(where, client, method, httpx.URL(url))
             try:
-                _refuse_status(where, response.status_code)
+                _refuse_status(where, response)
                 yield response
             finally:
                 response.close()
@@ -143,6 +145,8 @@ def _follow(where: str, client: httpx.Client, method: str, url: httpx.URL) -> ht
 
 def _refuse_metadata(where: str, url: httpx.URL) -> None:
     """DataError before a request to an address where a cloud's machine finds its credentials."""
+    if (url.port or 0) > PORTS:
+        raise httpx.InvalidURL(f"Invalid port: {url.port}")
     try:
         resolved = socket.getaddrinfo(url.host, url.port or 80, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
@@ -154,9 +158,10 @@ def _refuse_metadata(where: str, url: httpx.URL) -> None:
             raise DataError(f"{where} leads to {found}, an address of the machine's own services; no request was sent there")
 
 
-def _refuse_status(where: str, status: int) -> None:
+def _refuse_status(where: str, response: httpx.Response) -> None:
+    status = response.status_code
     if status in AGAIN:
-        raise TransientError(f"the server answered {status}")
+        raise TransientError(f"the server answered {status}", wanted_pause(where, response.headers.get("retry-after")))
     if status in (401, 403, 407):
         raise forbidden(where, f"the server answered {status}")
     if status in (404, 410):

@@ -5,11 +5,13 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.bad_inputs import CASES, Case, land
+from tasks import engine
 from tasks.core.errors import DataError
 from tests.conftest import ROOT
 
@@ -56,6 +58,19 @@ def test_times_do_not_depend_on_the_zone_of_this_machine(tmp_path: Path) -> None
         "{'ms': [datetime.datetime(2013, 1, 1, 3, 0)], 'us': ['2013-01-01 03:00:00+00'], 'ns': ['2013-01-01 03:00:00+00']}",
         "{'t': [datetime.date(2013, 1, 1)]}",
     ], done.stderr
+
+
+def test_long_texts_are_not_searched_for_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = b"".join(b"%d %s\n" % (number, b"lorem ipsum " * 200) for number in range(20_000))  # 48 MB
+    (tmp_path / "bare.csv").write_bytes(b"text\n" + body)
+    before = time.process_time()
+    with engine.connect() as db:
+        db.execute("COPY (SELECT * FROM read_csv('bare.csv', header = true)) TO 'bare.parquet'")
+    bare = time.process_time() - before
+    before = time.process_time()
+    land(Case("texts", b"text\n" + body), tmp_path)
+    assert time.process_time() - before < 4 * bare + 1
 
 
 def test_nan_words_land_as_nan_and_are_told(

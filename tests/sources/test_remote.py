@@ -3,13 +3,16 @@
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +269,26 @@ def test_server_that_recovers_is_tried_again(server: Server, code: int) -> None:
     assert rows(land(server.url("/a.csv"))) == ROWS
 
 
+@pytest.mark.parametrize("code", [429, 503])
+def test_pause_that_a_server_asks_for_is_kept(server: Server, code: int) -> None:
+    server.answers["/a.csv"] = [status(code, Retry_After="1"), body(GOOD, '"one"')]
+    before = time.monotonic()
+    assert rows(land(server.url("/a.csv"))) == ROWS
+    assert time.monotonic() - before >= 1
+
+
+def test_pause_that_nobody_waits_for_is_refused(server: Server) -> None:
+    later = formatdate(time.time() + 4000, usegmt=True)
+    server.answers["/a.csv"] = [status(429, Retry_After=later)]
+    assert re.search(r"a\.csv: the server asks to wait (3,999|4,000) s; run again after that", refusal(server.url("/a.csv")))
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("header", "pause"), [(None, None), ("soon", None), ("7", 7.0), ("Tue, 01 Jan 2013 00:00:00 GMT", 0.0)])
+def test_pause_is_a_number_or_a_date(header: str | None, pause: float | None) -> None:
+    assert network.wanted_pause("here", header) == pause
+
+
 def test_slow_server_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "READ_SECONDS", 0.5)
     server.answers["/a.csv"] = [slow, body(GOOD, '"one"')]
@@ -453,6 +476,48 @@ def test_any_url_of_fsspec_lands() -> None:
         assert rows(land("memory://there/*.csv")) == {"n": [1, 2]}
     finally:
         memory.rm("/there", recursive=True)
+
+
+def test_file_in_an_archive_lands(tmp_path: Path) -> None:
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        archive.writestr("a.csv", GOOD)
+    assert rows(land(f"zip://a.csv::{tmp_path}/x.zip")) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://eve:secret@127.0.0.1:99999/x.csv", "http://127.0.0.1:99999/x.csv is no address"),
+        ("http://eve:secret@localhost:abc/x", "http://localhost:abc/x is no address"),
+        ("http://[::1/x.csv?key=secret", "is no address"),
+        ("ftp://eve:secret@127.0.0.1:9/a.csv", "ftp://127.0.0.1:9/a.csv cannot be reached: no answer (ConnectionRefusedError)"),
+        ("ftp://eve:secret@127.0.0.1:abc/a.csv", "ftp://127.0.0.1:abc/a.csv is no address"),
+        ("ftp://eve:secret/secret@127.0.0.1/a.csv", "is no address that can be opened; correct it in params.yaml"),
+        ("gopher://eve:secret@nowhere/a.csv", "is no address that can be opened; nothing is called 'gopher'"),
+        ("zip://a.csv::x.zip", "no file: it is not there"),
+        ("zip://a.csv::no.zip", "cannot be read (BadZipFile)"),
+        ("zip://a.csv::http://eve:secret@127.0.0.1:9/x.zip?key=secret", "zip://a.csv::http://127.0.0.1:9/x.zip?..."),
+    ],
+)
+def test_address_that_cannot_be_opened_is_refused_in_one_line(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "TRIES", 2)
+    Path("no.zip").write_bytes(GOOD)
+    assert words in refusal(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://eve:se:cret@Host:80/a@b.csv?x=1#y", "https://Host:80/a@b.csv?..."),
+        ("https://host:80/a@b.csv?", "https://host:80/a@b.csv?"),
+        ("ftp://eve:se::cret@host/a.csv", "ftp://host/a.csv"),
+        ("ftp://eve:se/cr?et@host/a.csv", "ftp://host/a.csv"),
+        ("zip://a@b.csv::ftp://eve:secret@host/x.zip?a=1", "zip://b.csv::ftp://host/x.zip?..."),
+        ("s3://bucket/a@b*.csv", "s3://bucket/a@b*.csv"),
+    ],
+)
+def test_address_is_shown_without_its_secrets(url: str, said: str) -> None:
+    assert network.shown(url) == said
 
 
 def test_url_that_leads_nowhere_is_refused() -> None:
