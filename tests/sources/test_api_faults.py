@@ -2,8 +2,9 @@
 
 import json
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.sources.api_server import Api, Asked, Reply, by_cursor, by_number, fi
 ROWS: list[dict[str, Any]] = [{"id": i, "word": f"w{i}"} for i in range(10)]
 OPEN = Guard()  # no column is protected
 NUMBERED = Page(by="number", parameter="page", size_parameter="size", size=3)
+END = ["4", "4", "5", "5", "6"]  # the last page is short, the one after it empty, each twice, and so is the one after that
 BY_CURSOR = Page(by="cursor", parameter="after", next="meta.next")
 
 
@@ -30,6 +32,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(request, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(paging, "REPEAT_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr(paging, "DOUBT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_passing_fault_costs_a_retry_and_no_row(server: Api, fault: str) -> None
     waiting = [PASSING[fault]]
     server.answer = lambda asked: waiting.pop() if waiting and asked.query["page"] == "2" else good(asked)
     assert landed(source(server)) == ROWS
-    assert server.queries("page") == ["1", "2", "2", "3", "4"]
+    assert server.queries("page") == ["1", "2", "2", "3", *END]
 
 
 def test_two_faults_after_each_other_cost_two_retries(server: Api) -> None:
@@ -266,13 +269,72 @@ def test_empty_pages_between_full_ones_do_not_end_what_a_cursor_leads_through(se
     assert landed(source(server, BY_CURSOR)) == ROWS
 
 
-@pytest.mark.parametrize("following", [lambda n: "same", lambda n: f"c{n}"], ids=["same", "new"])
-def test_empty_pages_that_still_name_a_next_one_end(server: Api, following: Callable[[int], str]) -> None:
+def test_empty_page_that_names_itself_the_next_one_ends(server: Api) -> None:
+    server.answer = lambda asked: Reply({"items": ROWS if len(server.asked) == 1 else [], "meta": {"next": "same"}})
+    assert landed(source(server, BY_CURSOR)) == ROWS
+    assert len(server.asked) == 3
+
+
+def test_many_empty_pages_with_a_cursor_are_followed_and_those_without_end_are_an_error(
+    server: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MAX_EMPTY", 30)
+
     def answer(asked: Asked) -> Reply:
-        return Reply({"items": ROWS if len(server.asked) == 1 else [], "meta": {"next": following(len(server.asked))}})
+        n = int(asked.query.get("after", "0"))
+        return Reply({"items": [ROWS[n // 29]] if n % 29 == 0 else [], "meta": {"next": str(n + 1) if n < 261 else None}})
 
     server.answer = answer
     assert landed(source(server, BY_CURSOR)) == ROWS
+    server.answer = lambda asked: Reply({"items": [], "meta": {"next": len(server.asked)}})
+    with pytest.raises(DataError, match="the 30 pages before it have no row and each names a next one"):
+        landed(source(server, BY_CURSOR))
+
+
+@pytest.mark.parametrize(("by", "left"), [("number", 0), ("number", 4), ("offset", 0), ("offset", 4), ("cursor", 0), ("link", 0)])
+@pytest.mark.parametrize("at", [1, 3, 10])
+@pytest.mark.parametrize("size", [10, None])
+def test_page_that_lacks_rows_once_costs_no_row(server: Api, by: str, left: int, at: int, size: int | None) -> None:
+    rows = [{"id": i} for i in range(95)]
+    faults = [left]
+    size_parameter = {"size_parameter": "size", "size": size} if size else {}
+    pages = {
+        "number": Page(by="number", parameter="page", **size_parameter),
+        "offset": Page(by="offset", parameter="page", start=0, **size_parameter),
+        "cursor": Page(by="cursor", parameter="page", next="next", **size_parameter),
+        "link": Page(by="link", next="next", **size_parameter),
+    }
+
+    def answer(asked: Asked) -> Reply:
+        place = int(asked.query.get("page", "0" if by == "offset" else "1"))
+        start = place if by == "offset" else (place - 1) * 10
+        following = place + 1 if start + 10 < len(rows) else None
+        link = f"{server.url}?page={following}" if following else None
+        found = rows[start : start + 10]
+        if start == (at - 1) * 10 and faults:
+            return Reply({"items": found[: faults.pop()]})
+        return Reply({"items": found, "next": following if by == "cursor" else link})
+
+    server.answer = answer
+    assert landed(source(server, pages[by])) == rows
+    assert not faults
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_pages_that_the_server_leaves_rows_out_of_do_not_end_the_list(server: Api, status: int) -> None:
+    rows = [{"id": i} for i in range(69) if i not in (25, 28) and not 40 <= i < 50]
+
+    def answer(asked: Asked) -> Reply:
+        number = int(asked.query["page"])
+        return Reply(
+            {"items": [row for row in rows if row["id"] // 10 == number - 1]}, status=status if number > 7 else 200
+        )
+
+    server.answer = answer
+    assert landed(source(server, Page(by="number", parameter="page"))) == rows
+    shutil.rmtree("store")
+    server.answer = lambda asked: Reply({"items": [row for row in rows if 0 <= row["id"] - int(asked.query["from"]) < 10]})
+    assert landed(source(server, Page(by="offset", parameter="from", size_parameter="n", size=10), key="id")) == rows
 
 
 def test_rows_that_overlap_between_pages_count_once_by_their_key(server: Api) -> None:
@@ -362,7 +424,7 @@ def test_pages_before_a_fault_are_not_asked_for_again(server: Api) -> None:
     refusal(source(server))
     server.answer = good
     assert landed(source(server)) == ROWS
-    assert server.queries("page") == ["1", "2", "3", "3", "4"]
+    assert server.queries("page") == ["1", "2", "3", "3", *END]
 
 
 def test_server_that_gives_smaller_pages_than_asked_loses_no_row(server: Api) -> None:
@@ -370,10 +432,10 @@ def test_server_that_gives_smaller_pages_than_asked_loses_no_row(server: Api) ->
     assert landed(source(server, Page(by="number", parameter="page", size_parameter="size", size=100))) == ROWS
 
 
-def test_short_page_ends_where_full_ones_came_and_404_ends_after_a_short_one(server: Api) -> None:
+def test_end_is_asked_for_a_few_times_and_404_ends_after_a_short_page(server: Api) -> None:
     server.answer = by_number(ROWS, 3)
     landed(source(server))
-    assert server.queries("page") == ["1", "2", "3", "4"]
+    assert server.queries("page") == ["1", "2", "3", *END]
 
     good = by_number(ROWS, 4)
     server.answer = lambda asked: Reply(status=404) if int(asked.query["page"]) > 3 else good(asked)
