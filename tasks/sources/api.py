@@ -10,6 +10,7 @@ from tasks import engine
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import ApiSource
+from tasks.sources import dates
 from tasks.sources.fetched import Fetched, Span, fetch
 from tasks.sources.lock import Mark, refuse_moved
 from tasks.sources.protect import protected
@@ -17,7 +18,8 @@ from tasks.sources.reading import told
 from tasks.sources.request import MAX_BYTES
 from tasks.sources.store import Store
 
-PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")  # all else that JSON holds is text
+PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN")  # all else that JSON holds is text, of which dates and times are judged here
+NARROWER = {"DOUBLE": "BIGINT", "TIMESTAMP": "DATE"}  # by type what some of its values alone would be taken for
 PAGES = "pages"
 MODULUS = 2**128  # of the sum that a mark's content is
 
@@ -168,7 +170,7 @@ def _fits(relation: duckdb.DuckDBPyRelation, landed: duckdb.DuckDBPyRelation, ty
     for column, type_ in zip(relation.columns, map(str, relation.types), strict=True):
         if column not in types:
             return False
-        if type_ in (types[column], "BIGINT" if types[column] == "DOUBLE" else None) and type_ != "VARCHAR":
+        if type_ in (types[column], NARROWER.get(types[column])) and type_ != "VARCHAR":
             continue
         if _is_empty(relation, column):
             continue
@@ -194,9 +196,36 @@ def _typed(
     found = db.sql(f"FROM {reading}, sample_size=-1, map_inference_threshold=-1) LIMIT 0")
     types = _types(columns, dict(zip(found.columns, map(str, found.types), strict=True)), landed, guard)
     spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, page: "BIGINT"}.items())
-    newest = f"{engine.quoted(source.watermark.column)} DESC, {page} DESC" if source.watermark else f"{page} DESC"
-    once = f"QUALIFY row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1" if source.key else ""
-    return db.sql(f"SELECT * EXCLUDE ({page}) FROM {reading}, columns={{{spec}}}) {once}")
+    rows = db.sql(f"FROM {reading}, columns={{{spec}}})")
+    judged = [column for column, type_ in types.items() if type_ == "VARCHAR" and column not in guard.pseudonymise]
+    rows = _dated(rows, [column for column in judged if landed.get(column) != "VARCHAR" and column not in dict(guard.coarsen)])
+    if source.key:
+        newest = f"{engine.quoted(source.watermark.column)} DESC, {page} DESC" if source.watermark else f"{page} DESC"
+        once = f"row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1"
+        rows = rows.query("fetched_rows", f"FROM fetched_rows QUALIFY {once}")
+    return rows.select(f"* EXCLUDE ({page})")
+
+
+def _dated(rows: duckdb.DuckDBPyRelation, texts: list[str]) -> duckdb.DuckDBPyRelation:
+    """The rows, those of the columns of text as dates or times all of whose values are ISO's, in UTC where a zone is named.
+
+    What is written otherwise stays text: DuckDB itself would take 24-01-15 for a day of the year 24, and 100-10-10 for one too.
+    """
+    names = {column: engine.quoted(column) for column in texts}
+    if not names:
+        return rows
+    counting = [sql for name in names.values() for sql in (f"count({name})", *dates.counting(name))]
+    counts = iter(rows.aggregate(", ".join(counting)).fetchall()[0])
+    replaced = []
+    for name in names.values():
+        values, date, time, zoned = (next(counts) for _ in range(4))
+        if values and date == values:
+            replaced.append(f"CAST({name} AS DATE) AS {name}")
+        elif values and date + time + zoned == values:
+            in_utc = f"make_timestamp(epoch_us(CAST({name} AS TIMESTAMPTZ)))"
+            has_zone = f"regexp_full_match({name}, '{dates.ISO['zoned']}')"
+            replaced.append(f"CASE WHEN {has_zone} THEN {in_utc} ELSE CAST({name} AS TIMESTAMP) END AS {name}")
+    return rows.select(f"* REPLACE ({', '.join(replaced)})") if replaced else rows
 
 
 def _types(columns: list[str], found: dict[str, str], landed: dict[str, str], guard: Guard) -> dict[str, str]:

@@ -194,6 +194,38 @@ def test_values_land_in_the_common_types(server: Api) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["2024-01-31", None], [date(2024, 1, 31), None]),
+        (["2024-01-31T10:00:00.25", "2024-01-31 10:00"], [datetime(2024, 1, 31, 10, 0, 0, 250000), datetime(2024, 1, 31, 10)]),
+        (["2024-01-31T10:00:00Z", "2024-01-31"], [datetime(2024, 1, 31, 10), datetime(2024, 1, 31)]),
+        (["2024-01-31T10:00:00+0200", "2024-01-31T10:00Z"], [datetime(2024, 1, 31, 8), datetime(2024, 1, 31, 10)]),
+        *(
+            (texts, texts)
+            for texts in [
+                ["24-01-15", "24-01-16"],
+                ["100-10-10", "100-10-11"],
+                ["13-02-2013", "14-02-2013"],
+                ["13/02/2013", "02/13/2013"],
+                ["01.02.2013", "02.02.2013"],
+                ["2013-02-30", "2013-02-28"],
+                ["2013-02-28", "soon"],
+                ["10:00:00", "11:00:00"],
+                ["1", "2"],
+                ["20240131", "20240201"],
+                ["infinity", "epoch"],
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_text_is_a_date_or_time_only_where_all_of_it_is_iso(server: Api, values: list[Any], wanted: list[Any]) -> None:
+    server.answer = lambda asked: Reply({"items": [{"id": i, "d": value} for i, value in enumerate(values)]})
+    api.look("orders", source(server, None), OPEN, store())
+    assert [row["d"] for row in stored()] == wanted
+
+
 def test_type_is_read_from_the_last_of_many_pages_too(server: Api) -> None:
     server.answer = by_number([{"id": i, "n": 1 if i < 59 else "far"} for i in range(60)], 1)
     api.look("orders", source(server, Page(by="number", parameter="page")), OPEN, store())
@@ -331,6 +363,11 @@ def test_row_that_comes_again_with_a_later_watermark_replaces_the_one_before(ser
         ({"x": "2024-01-01"}, {"x": "a"}),
         ({"x": "2024-01-01T00:00:00Z"}, {"x": "a"}),
         ({"x": True}, {"x": 1}),
+        ({"x": "2024-01-01"}, {"x": "2024-01-01T10:00:00"}),
+        ({"x": "2024-01-01T10:00:00"}, {"x": "2024-01-01"}),
+        ({"x": "2024-01-01T10:00:00+02:00"}, {"x": "2024-01-01T10:00:00"}),
+        ({"x": "24-01-15"}, {"x": "2024-01-15"}),
+        ({"x": "2024-01-15"}, {"x": "24-01-15"}),
     ],
 )
 def test_parts_that_land_one_by_one_equal_what_lands_at_once(server: Api, old: dict[str, Any], new: dict[str, Any]) -> None:
