@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -123,8 +124,9 @@ class ApiSource(Section):
     rows: str
     query: dict[Name, str] = {}
     page: Page | None = None
-    token: Secret | None = None  # sent as `Authorization: Bearer`, or as it is under `header`
+    token: Secret | None = None  # sent as `Authorization: Bearer`, or as it is under `header` or as the query's `parameter`
     header: Name | None = None
+    parameter: Name | None = None
     key: Name | None = None  # the column that tells rows apart: a row sent twice counts once
     watermark: Since | None = None
     missing: tuple[str, ...] = ()
@@ -133,7 +135,43 @@ class ApiSource(Section):
     def _has_no_secret(self) -> Self:
         if re.search(r"://[^/@]*:[^/@]+@", self.url):
             raise ValueError("the url holds a password; put it in the environment and name it: token: env:NAME")
+        for where, name, value in [
+            *(("query", name, value) for name, value in self.query.items()),
+            *(("the url's query", name, value) for name, value in parse_qsl(urlsplit(self.url).query)),
+        ]:
+            if _is_secret(name, value):
+                raise ValueError(
+                    f"{where} holds what looks like a secret, {name!r}; put its value in the environment and name both: "
+                    f"token: env:NAME and parameter: {name}"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _sends_its_token_one_way(self) -> Self:
+        if self.header is not None and self.parameter is not None:
+            raise ValueError("header and parameter both say how the token is sent; give one of them")
+        if self.token is None and (self.header or self.parameter):
+            raise ValueError(f"{'header' if self.header else 'parameter'} says how a token is sent; name that too: token: env:NAME")
+        page = (self.page.parameter, self.page.size_parameter) if self.page else ()
+        others = {*self.query, *page, *([self.watermark.parameter] if self.watermark else [])}
+        if self.parameter in others - {None}:
+            raise ValueError(f"{self.parameter!r} is the token's parameter and another one's too; expected a name for each")
+        return self
+
+
+_SECRETS = (
+    "(x )?api ?key|app ?key|access ?key|((access|auth|api|private|bearer) ?)?token|sig(nature)?"
+    "|((client|api|app) ?)?secret|pass(word|wd)?|pwd"
+)
+_RANDOM = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_+/=.-]{16,}")  # under names that may be those of other things too
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a parameter of a URL's query looks like a secret by its name, or like a key by name and value."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", name).strip().lower()
+    if re.fullmatch(_SECRETS, plain):
+        return True
+    return bool(re.fullmatch(r"(.* )?(key|app ?id|auth|code)", plain) and _RANDOM.fullmatch(value))
 
 
 Source = Annotated[PackageSource | FileSource | SqlSource | ApiSource, Field(discriminator="kind")]

@@ -96,7 +96,9 @@ def _text(mark: Mark) -> str:
 def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, store: Store, locked: Mark | None) -> Mark:
     """The store holds what was fetched and nothing else, unless it held that already; DataError if it is not what is locked."""
     if not fetched.rows:
-        raise DataError(f"source {name!r}: {source.url} gives no row; expected at least one: check query and rows")
+        raise DataError(
+            f"source {name!r}: {source.url.partition('?')[0]} gives no row; expected at least one: check query and rows"
+        )
     with engine.connect() as db:
         whole = fetched.folder / "whole.parquet"
         told(name, guard, lambda: protected(db, _typed(name, db, source, fetched, guard, {}), Guard()).to_parquet(str(whole)))

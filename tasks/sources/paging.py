@@ -166,12 +166,12 @@ class Paging:
             # An empty page may be one whose rows the server left out: the place after it is looked at too.
             return place + (1 if self.page.by == "number" else count or self.page.size or self.longest)
         if self.page.next is None:
-            return answer.link
+            return answer.link and self.caller.without_token(answer.link)
         after = _at(answer.value, self.page.next)
         if not isinstance(answer.value, dict) or (after and (after is True or not isinstance(after, str | int))):
             found = _shape_of(after) if isinstance(answer.value, dict) else f"none: the answer is {self._shape(answer.value)}"
             raise NoPageError(f"expected a text or a number at page.next {self.page.next!r}, found {found}", ATTEMPTS_MALFORMED)
-        return after or None
+        return self.caller.without_token(after) if self.page.by == "link" and isinstance(after, str) and after else after or None
 
     def _shape(self, value: Any) -> str:
         return self.caller.redacted(f"an object with {sorted(value)[:8]}") if isinstance(value, dict) else _shape_of(value)

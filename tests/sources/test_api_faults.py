@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -326,9 +327,7 @@ def test_pages_that_the_server_leaves_rows_out_of_do_not_end_the_list(server: Ap
 
     def answer(asked: Asked) -> Reply:
         number = int(asked.query["page"])
-        return Reply(
-            {"items": [row for row in rows if row["id"] // 10 == number - 1]}, status=status if number > 7 else 200
-        )
+        return Reply({"items": [row for row in rows if row["id"] // 10 == number - 1]}, status=status if number > 7 else 200)
 
     server.answer = answer
     assert landed(source(server, Page(by="number", parameter="page"))) == rows
@@ -405,11 +404,57 @@ def test_no_message_tells_a_secret_that_the_server_repeats(
     server.answer = lambda asked: Reply(
         json.dumps([asked.headers["authorization"], asked.query, "ann@example.org", "+1 555 123 4567"]).encode(), 400
     )
-    said = refusal(source(server, token="env:API_TOKEN", query={"api_key": "k3y-of-the-query"}))
+    said = refusal(source(server, token="env:API_TOKEN", query={"from": "k3y-of-the-query"}))
     assert 'status 400: \'["Bearer ***", ' in said
     written = "".join(path.read_text(errors="replace") for path in Path().rglob("*") if path.is_file())
     for secret in ("s3cret", "k3y-of", "ann@", "4567"):
         assert secret not in said + written + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("by", ["number", "link", "link in the page"])
+def test_token_in_the_query_is_sent_with_every_page_and_stands_nowhere(
+    server: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    secret = "s3cr/t+tok=n&x"
+    spelt = ("s3cr", "%2Ft", "tok=", "tok%3D")
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("API_TOKEN", secret)
+    pages = {"number": NUMBERED, "link": Page(by="link"), "link in the page": Page(by="link", next="next")}
+    of = source(server, pages[by], token="env:API_TOKEN", parameter="api_key", query={"kind": "all"})
+    status = [200]
+
+    def answer(asked: Asked) -> Reply:
+        number = int(asked.query.get("page", "1"))
+        following = f"{server.url}?{urlencode({'page': number + 1, 'api_key': asked.query['api_key']})}" if number < 4 else None
+        body = {"items": ROWS[3 * number - 3 : 3 * number], "next": following, "asked": asked.query}
+        if asked.path == "/rows" and number == 2:
+            return Reply(status=307, headers={"Location": f"/moved?{urlencode(asked.query)}"})
+        fault = number == 3 and status[0] != 200
+        return Reply({"asked": asked.query} if fault else body, status[0] if fault else 200,
+                     headers={"Link": f'<{following}>; rel="next"'} if following else {})  # fmt: skip
+
+    server.answer = answer
+    for status[0] in (400, 401, 503):
+        monkeypatch.setattr(request, "ATTEMPTS", 1)
+        said = refusal(of)
+        assert not any(word in said for word in spelt), said
+    written = "".join(path.read_text(errors="replace") for path in Path("store").rglob("*") if path.is_file())
+    assert "w2" in written
+    status[0] = 200
+    assert landed(of) == ROWS
+    assert {asked.query["api_key"] for asked in server.asked} == {secret}
+    assert {asked.query["kind"] for asked in server.asked} == {"all"}
+    assert not any("authorization" in asked.headers for asked in server.asked)
+    written += "".join(path.read_text(errors="replace") for path in Path().rglob("*") if path.is_file())
+    assert not any(word in written + caplog.text for word in spelt)
+
+
+def test_next_page_that_holds_the_token_in_its_path_is_refused(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "s3cret-token")
+    server.answer = lambda asked: Reply({"items": ROWS, "next": "/s3cret-token/2"})
+    said = refusal(source(server, Page(by="link", next="next"), token="env:API_TOKEN", parameter="key"))
+    assert "holds the token outside of its parameter" in said
+    assert "s3cret" not in said
 
 
 def test_what_came_instead_of_a_page_is_not_shown_when_columns_are_protected(server: Api) -> None:
