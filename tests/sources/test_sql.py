@@ -124,6 +124,17 @@ def test_every_type_lands_as_the_common_ones_whatever_the_session_says(base: Bas
     assert {values[1] for values in table.values()} == {None}
 
 
+@pytest.mark.parametrize("setting", [None, "LATIN1", "WIN1252"])
+def test_text_of_another_encoding_lands_as_it_is_meant(base: Base, monkeypatch: pytest.MonkeyPatch, setting: str | None) -> None:
+    name = f"{base.name}_latin"
+    base.run(f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    latin = Base(base.port, name)
+    latin.run("CREATE TABLE t AS SELECT 1 AS w, 'Z' || chr(252) || 'rich' AS x, chr(195) || chr(169) AS y")
+    if setting:
+        monkeypatch.setenv("PGCLIENTENCODING", setting)
+    assert landed(source(latin.url(), table="t"))[1] == {"w": [1], "x": ["Z\u00fcrich"], "y": ["\u00c3\u00a9"]}
+
+
 def test_column_that_is_null_for_long_keeps_its_type(base: Base) -> None:
     base.run("CREATE TABLE t AS SELECT g AS i, CASE WHEN g > 299990 THEN g END AS late FROM generate_series(1, 300000) g")
     _, table = landed(source(base.url(), table="t"))
