@@ -24,9 +24,11 @@ Kind = Literal["BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "BLOB", "VARC
 
 BLOCK = 4 << 20  # bytes of one batch from COPY
 ROWS = 20_000  # of one batch from a cursor
+WHOLE_DIGITS = 18  # of a whole number that 64 bits hold whatever the digits are
+NUMERIC = 1700  # PostgreSQL's oid of it
 OIDS: dict[int, Kind] = {  # PostgreSQL's pg_type.dat; what is not here is text
     **dict.fromkeys((20, 21, 23, 26), "BIGINT"),
-    **dict.fromkeys((700, 701, 1700), "DOUBLE"),
+    **dict.fromkeys((700, 701, NUMERIC), "DOUBLE"),
     **dict.fromkeys((1114, 1184), "TIMESTAMP"),
     1082: "DATE",
     16: "BOOLEAN",
@@ -36,12 +38,13 @@ OIDS: dict[int, Kind] = {  # PostgreSQL's pg_type.dat; what is not here is text
 
 @dataclass(frozen=True)
 class Cells:
-    """What a source selects, and the kind of each of its columns."""
+    """What a source selects, and the kind of each of its columns; of `decimals` a double may hold not all digits."""
 
     name: str
     connection: sa.Connection
     rows: sa.FromClause
     kinds: dict[str, Kind]
+    decimals: frozenset[str] = frozenset()
 
     def batches(self, statement: sa.Select[Any]) -> Iterator[pa.Table]:
         """The statement's rows as they come, every column text in the database's own way of writing."""
@@ -64,12 +67,28 @@ def cells_of(name: str, source: SqlSource, connection: sa.Connection) -> Cells:
     if twice := sorted({column for column in columns if lower.count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: its columns {twice} share a name; name each apart: SELECT a.id AS a_id, ...")
     if connection.dialect.name == "postgresql":
-        return Cells(
-            name, connection, rows, {column: OIDS.get(d[1], "VARCHAR") for column, d in zip(columns, described, strict=True)}
-        )
+        kinds = {column: _kind_of_oid(d[1], d[4], d[5]) for column, d in zip(columns, described, strict=True)}
+        numeric = {column for column, d in zip(columns, described, strict=True) if d[1] == NUMERIC}
+        return Cells(name, connection, rows, kinds, frozenset(numeric))
     declared = _declared(connection, rows)
     seen = _seen(connection, rows, [column for column in columns if column not in declared])
-    return Cells(name, connection, rows, {column: declared.get(column) or seen[column] for column in columns})
+    found = {column: declared.get(column) or seen[column] for column in columns}
+    decimals = {column for column, (_, is_decimal) in found.items() if is_decimal}
+    return Cells(name, connection, rows, {column: kind for column, (kind, _) in found.items()}, frozenset(decimals))
+
+
+def _kind_of_oid(oid: int, precision: int | None, scale: int | None) -> Kind:
+    """The kind by what is declared alone, so that it is the same whatever rows there are."""
+    if oid == NUMERIC and precision is not None and scale is not None:
+        return _kind_of_decimal(precision, scale)
+    return OIDS.get(oid, "VARCHAR")
+
+
+def _kind_of_decimal(precision: int, scale: int) -> Kind:
+    """Whole numbers are never doubles, which would make one of two large keys."""
+    if scale > 0:
+        return "DOUBLE"
+    return "BIGINT" if precision - scale <= WHOLE_DIGITS else "VARCHAR"
 
 
 def typed(db: duckdb.DuckDBPyConnection, batch: pa.Table, kinds: dict[str, Kind]) -> duckdb.DuckDBPyRelation:
@@ -116,15 +135,21 @@ def _selected(source: SqlSource, connection: sa.Connection) -> sa.FromClause:
     return sa.text(query.replace(":", r"\:") + "\n").columns().subquery("tidemill")
 
 
-def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, Kind]:
-    """The kinds that the database declares of a table's columns; of a query's none."""
+def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, tuple[Kind, bool]]:
+    """The kinds that the database declares of a table's columns, and whether they are decimals; of a query's none."""
     if not isinstance(rows, sa.TableClause):
         return {}
     columns = sa.inspect(connection).get_columns(rows.name, schema=rows.schema)
-    return {column["name"]: kind for column in columns if (kind := _kind_of_type(column["type"]))}
+    free = connection.dialect.name == "sqlite"  # it declares digits and holds to none
+    found = {column["name"]: (_kind_of_type(column["type"], free), _is_decimal(column["type"])) for column in columns}
+    return {column: (kind, is_decimal) for column, (kind, is_decimal) in found.items() if kind}
 
 
-def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
+def _is_decimal(declared: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(declared, sa.Numeric) and not isinstance(declared, sa.Float)
+
+
+def _kind_of_type(declared: sa.types.TypeEngine[Any], free: bool) -> Kind | None:
     match declared:
         case sa.types.NullType():
             return None
@@ -132,6 +157,8 @@ def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
             return "BOOLEAN"
         case sa.Integer():
             return "BIGINT"
+        case sa.Numeric(precision=int() as precision, scale=int() as scale) if _is_decimal(declared) and not free:
+            return _kind_of_decimal(precision, scale)
         case sa.Numeric():
             return "DOUBLE"
         case sa.DateTime():
@@ -142,14 +169,14 @@ def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
             return "VARCHAR"
 
 
-def _seen(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> dict[str, Kind]:
-    """The kinds of columns by all of their values."""
+def _seen(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> dict[str, tuple[Kind, bool]]:
+    """The kinds of columns by all of their values, and whether there are decimals among these."""
     types: dict[str, set[type]] = {column: set() for column in columns}
     if columns:
         for part in _parts(connection, sa.select(*map(sa.column, columns)).select_from(rows)):
             for column, values in zip(columns, zip(*part, strict=True), strict=True):
                 types[column].update(map(type, values))
-    return {column: _kind_of_values(found - {type(None)}) for column, found in types.items()}
+    return {column: (_kind_of_values(found - {type(None)}), Decimal in found) for column, found in types.items()}
 
 
 def _kind_of_values(types: set[type]) -> Kind:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from tasks.sources.lock import Mark, refuse_moved
 from tasks.sources.store import Draft, Store
 
 PART_ROWS = 50_000  # at least, of every part but the last; what is read again after a lost connection is not much more
+DIGITS = 15  # of a decimal, which a double always keeps
 
 log = logging.getLogger("tasks.ingest")
 
@@ -153,6 +155,7 @@ def _landed(
 ) -> Iterator[tuple[list[str], pa.Table]]:
     """The rows in the common types and protected, batch by batch, each with its values of the watermark as text."""
     checked = False
+    doubled = {column for column in cells.decimals if cells.kinds[column] == "DOUBLE"} - guard.drop
     with engine.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         for batch in cells.batches(wanted):
@@ -160,9 +163,31 @@ def _landed(
             if not checked:
                 protect.check_personal(cells.name, relation, guard)
                 checked = True
+                for column in sorted(cells.decimals - guard.drop):
+                    if cells.kinds[column] == "VARCHAR":
+                        log.info(
+                            "%s: column %r stays text: it is declared of whole numbers with more digits than 64 bits hold; "
+                            "CAST it in a query to read it as another type", cells.name, column,
+                        )  # fmt: skip
+            doubled -= _told_of_rounding(cells.name, batch, doubled, guard)
             table = protect.protected(db, relation, guard).to_arrow_table()
             _refuse_misfits(cells, batch, table, guard)
             yield (batch.column(watermark).to_pylist() if watermark else []), table
+
+
+def _told_of_rounding(name: str, batch: pa.Table, columns: set[str], guard: Guard) -> set[str]:
+    """Those of the columns of decimals that hold values with more digits than doubles keep, which the log tells."""
+    told = set()
+    for column in sorted(columns & set(batch.column_names)):
+        long = (text for text in batch.column(column).to_pylist() if text is not None and len(text) > DIGITS)
+        if found := next((text for text in long if Decimal(text) != Decimal(repr(float(text)))), None):
+            shown = "" if column in guard.decided - guard.keep else f", for example {found[:40]!r}"
+            log.warning(
+                "%s: column %r holds decimals of more than %d digits%s, which are rounded to that many; "
+                "CAST it to text in a query to keep them all", name, column, DIGITS, shown,
+            )  # fmt: skip
+            told.add(column)
+    return told
 
 
 def _refuse_misfits(cells: Cells, batch: pa.Table, table: pa.Table, guard: Guard) -> None:

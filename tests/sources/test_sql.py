@@ -143,6 +143,29 @@ def test_column_that_is_null_for_long_keeps_its_type(base: Base) -> None:
     assert table["late"][-10:] == list(range(299_991, 300_001))
 
 
+def test_decimals_land_whole_in_a_type_that_rows_do_not_change(base: Base, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    base.run(
+        "CREATE TABLE t (w int, k numeric(18), h numeric(5, -2), b numeric(20, 0), n numeric, p numeric(20, 2), z numeric(38, 30))",
+        "INSERT INTO t VALUES (1, 1, 100, 1, 1, 0.5, 0.25)",
+    )
+    of = source(base.url(), table="t", watermark="w")
+    assert landed(of)[1] == {"w": [1], "k": [1], "h": [100], "b": ["1"], "n": [1.0], "p": [0.5], "z": [0.25]}
+    assert "column 'b' stays text: it is declared of whole numbers with more digits than 64 bits hold" in caplog.text
+    assert "decimals" not in caplog.text
+    large = 9007199254740993
+    base.run(
+        f"INSERT INTO t VALUES (2, {large}, 12300, {large}, {large}, {large}.25, 0.1), (3, {large - 1}, 5, {large - 1}, 5, 1, 2)"
+    )
+    _, table = landed(of)
+    assert table["k"] == [1, large, large - 1]
+    assert table["b"] == ["1", str(large), str(large - 1)]
+    assert caplog.text.count("column 'n' holds decimals of more than 15 digits, for example '9007199254740993'") == 1
+    assert caplog.text.count("column 'p' holds decimals of more than 15 digits, for example '9007199254740993.25'") == 1
+    assert "'z'" not in caplog.text
+    assert "'NaN'; correct them, or CAST" in refusal(source(base.url(), query="SELECT 'NaN'::numeric(9, 0) AS x"))
+
+
 def test_row_of_one_null_is_a_row(base: Base) -> None:
     base.run("CREATE TABLE t (x text)", "INSERT INTO t VALUES (NULL), (''), (NULL), ('a')")
     assert landed(source(base.url(), table="t"))[1] == {"x": [None, "", None, "a"]}
@@ -438,6 +461,14 @@ def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.
     assert landed(source("sqlite:///t.db", table="t"))[1] == wanted
     _, table = landed(source("sqlite:///t.db", query="SELECT t.*, coalesce(i, 0.5) AS c, ':x' AS s, count(*) OVER () AS k FROM t;"))
     assert table == {**wanted, "c": [1.0, 0.5], "s": [":x", ":x"], "k": [2, 2]}
+
+
+def test_sqlite_decimals_that_no_double_keeps_are_told(lite: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    lite.execute("CREATE TABLE t (n DECIMAL(20, 0), p DECIMAL(9, 2))")
+    lite.execute("INSERT INTO t VALUES (9007199254740993, 0.1 + 0.2)")
+    landed(source("sqlite:///t.db", table="t"))
+    assert "column 'n' holds decimals of more than 15 digits, for example '9007199254740993'" in caplog.text
+    assert "'p'" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["INTEGER", "REAL", "DATETIME", "TEXT"])
