@@ -20,13 +20,14 @@ from tasks.sources.lock import Mark, refuse_moved
 from tasks.sources.store import Draft, Store
 
 PART_ROWS = 50_000  # at least, of every part but the last; what is read again after a lost connection is not much more
+MODULI = (1_000_003, 10_007)  # primes whose product of rests no sum over 900 million rows takes beyond 64 bits
 DIGITS = 15  # of a decimal, which a double always keeps
 
 log = logging.getLogger("tasks.ingest")
 
 
 def look(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
-    """With a watermark its largest value and the rows up to it; else rows and a hash of the content, landed thereby."""
+    """With a watermark its largest value, the rows and a sum over it; else rows and a hash of the content, landed thereby."""
     if source.watermark is None:
         return persisting(lambda: _land_whole(name, source, guard, store), lambda: 0)
     return persisting(lambda: _extent(name, source, guard, store), lambda: 0)
@@ -40,21 +41,51 @@ def land(name: str, source: SqlSource, mark: Mark, guard: Guard, store: Store) -
         else:
             refuse_moved(name, look(name, source, guard, store), mark)
         return
-    if mark.keys() != {"watermark", "rows"}:
+    if not {"watermark", "rows"} <= mark.keys() <= {"watermark", "rows", "sum"}:
         refuse_moved(name, look(name, source, guard, store), mark)
     _rewind(store, str(mark["watermark"]))
-    if _held(store) != mark:
+    if _held(source, store, mark) != mark:
         persisting(lambda: _land_new(name, source, mark, guard, store), lambda: store.rows)
-    if _held(store) != mark:
-        log.info("%s: %s rows are not the %s of sources.lock: reads all again", name, f"{store.rows:,}", f"{mark['rows']:,}")
+    if _held(source, store, mark) != mark:
+        other = "others than" if store.rows == mark["rows"] else "not"
+        log.info("%s: %s rows are %s the %s of sources.lock: reads all again", name, f"{store.rows:,}", other, f"{mark['rows']:,}")
         store.clear()
         persisting(lambda: _land_new(name, source, mark, guard, store), lambda: store.rows)
-    refuse_moved(name, _held(store), mark)
+    refuse_moved(name, _held(source, store, mark), mark)
 
 
-def _held(store: Store) -> Mark:
-    """The mark of what the store holds."""
-    return {"watermark": store.parts[-1].mark, "rows": store.rows} if store.parts else {"rows": 0}
+def _held(source: SqlSource, store: Store, wanted: Mark) -> Mark:
+    """The mark of what the store holds, with the sum if that of `wanted` has one."""
+    if not store.parts:
+        return {"rows": 0}
+    held: Mark = {"watermark": store.parts[-1].mark, "rows": store.rows}
+    if "sum" in wanted:
+        held["sum"] = _landed_sum(str(source.watermark), store)
+    return held
+
+
+def _sum(column: sa.ColumnClause[Any], cells: Cells) -> sa.ColumnElement[Any] | None:
+    """SQL of a sum over the watermark that hardly two sets of rows share, in whole numbers below what 64 bits hold; of text and
+    fractions, and of times outside of PostgreSQL, there is none that says the same in every engine."""
+    kind = cells.kinds[column.name]
+    if kind in ("DATE", "TIMESTAMP") and cells.connection.dialect.name == "postgresql":
+        value = sa.cast(sa.extract("epoch", column) * sa.literal_column("1000000"), sa.BigInteger)
+    elif kind == "BIGINT":
+        value = sa.cast(column, sa.BigInteger)
+    else:
+        return None
+    one, other = (value % sa.literal_column(str(modulus)) for modulus in MODULI)
+    return sa.func.sum(one * other)
+
+
+def _landed_sum(watermark: str, store: Store) -> int:
+    """What _sum says of the rows that landed."""
+    column = engine.quoted(watermark)
+    with engine.connect() as db:
+        relation = db.read_parquet([str(path) for path in store.paths])
+        of_time = dict(zip(relation.columns, map(str, relation.types), strict=True))[watermark] in ("DATE", "TIMESTAMP")
+        value = f"epoch_us(CAST({column} AS TIMESTAMP))" if of_time else f"CAST({column} AS BIGINT)"
+        return int(relation.aggregate(f"sum(({value} % {MODULI[0]}) * ({value} % {MODULI[1]}))").fetchall()[0][0])
 
 
 def _rewind(store: Store, watermark: str) -> None:
@@ -65,11 +96,13 @@ def _rewind(store: Store, watermark: str) -> None:
 
 
 def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
-    """The largest watermark and the rows that have one; DataError for rows that have none."""
+    """The largest watermark, the rows that have one and a sum over them; DataError for rows that have none."""
     with connected(name, source, store.workspace) as connection:
         cells = cells_of(name, source, connection)
         column: sa.ColumnClause[Any] = sa.column(_watermark(name, source, cells, guard))
         counted = sa.select(sa.func.max(column).label("last"), sa.func.count(column).label("rows"), sa.func.count().label("all"))
+        if (total := _sum(column, cells)) is not None:
+            counted = counted.add_columns(total.label("sum"))
         [batch] = cells.batches(counted.select_from(cells.rows))
     answer = batch.to_pylist()[0]
     last, rows, all_rows = answer["last"], int(answer["rows"]), int(answer["all"])
@@ -80,7 +113,7 @@ def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
         )
     _refuse_empty(name, rows)
     protect.refuse_personal(name, find_personal({str(source.watermark): [last]}), guard)
-    return {"watermark": last, "rows": rows}
+    return {"watermark": last, "rows": rows} | ({"sum": int(answer["sum"])} if "sum" in answer else {})
 
 
 def _watermark(name: str, source: SqlSource, cells: Cells, guard: Guard) -> str:

@@ -185,7 +185,7 @@ def test_table_is_quoted_with_its_schema(base: Base) -> None:
     of = source(base.url(), table='My Data.Tab"le %')
     assert landed(of)[1] == {"Order": [1], "a%b": [2]}
     appending = source(base.url(), table='My Data.Tab"le %', watermark="Order")
-    assert landed(appending)[0] == {"watermark": "1", "rows": 1}
+    assert landed(appending)[0] == {"watermark": "1", "rows": 1, "sum": 1}
 
 
 def test_same_rows_have_one_mark_in_any_order_and_database(base: Base, here: Path) -> None:
@@ -259,14 +259,35 @@ def test_rows_that_came_late_or_went_make_all_be_read_again_once(base: Base) -> 
     of = source(base.url(), table="t", watermark="w")
     landed(of)
     base.run("INSERT INTO t VALUES (3)")
-    assert landed(of) == ({"watermark": "20", "rows": 12}, {"w": [3, *range(10, 21)]})
+    total = sum(w * w for w in [3, *range(10, 21)])
+    assert landed(of) == ({"watermark": "20", "rows": 12, "sum": total}, {"w": [3, *range(10, 21)]})
     base.run("DELETE FROM t WHERE w = 15")
     mark, table = landed(of)
     assert table["w"] == [3, *range(10, 15), *range(16, 21)]
     base.run("INSERT INTO t VALUES (4)")
     shutil.rmtree(".cache")  # as in a fresh copy of the workspace
-    with pytest.raises(DataError, match=r"not what sources.lock says: found {'watermark': '20', 'rows': 12}, locked"):
+    with pytest.raises(DataError, match=r"not what sources.lock says: found {'watermark': '20', 'rows': 12, 'sum'.*}, locked"):
         land("t", of, OPEN, mark)
+
+
+@pytest.mark.parametrize("kind", ["bigint", "smallint", "numeric(18)", "date", "timestamp", "timestamptz"])
+def test_as_many_rows_that_came_late_as_went_make_all_be_read_again(base: Base, kind: str) -> None:
+    number = kind in ("bigint", "smallint", "numeric(18)")
+    value = f"({{}})::{kind}" if number else f"('1969-12-30'::timestamptz + ({{}}) * interval '1 day 1 microsecond')::{kind}"
+    base.run(f"CREATE TABLE t AS SELECT {value.format('g')} AS w, g AS i FROM generate_series(-5, 20) g")
+    of = source(base.url(), table="t", watermark="w")
+    first, _ = landed(of)
+    assert landed(of)[0] == first
+    base.run("DELETE FROM t WHERE i IN (5, 7)", f"INSERT INTO t SELECT {value.format('6')}, 6 FROM generate_series(1, 2)")
+    mark, table = landed(of)
+    assert mark == {**first, "sum": mark["sum"]} != first
+    assert sorted(table["i"]) == [*range(-5, 5), 6, 6, 6, *range(8, 21)]
+
+
+def test_lock_of_a_watermark_without_a_sum_is_met_as_before(base: Base) -> None:
+    base.run("CREATE TABLE t AS SELECT g AS w FROM generate_series(1, 9) g")
+    of = source(base.url(), table="t", watermark="w")
+    assert rows(land("t", of, OPEN, {"watermark": "9", "rows": 9}))["w"] == list(range(1, 10))
 
 
 def test_column_that_came_later_makes_all_be_read_again(base: Base) -> None:
@@ -441,7 +462,7 @@ def test_sqlite_path_starts_at_the_workspace(
     mark = look("t", of, OPEN)
     (here / "elsewhere").mkdir()
     os.chdir(here / "elsewhere")
-    assert look("t", of, OPEN, here) == mark == {"watermark": "1", "rows": 1}
+    assert look("t", of, OPEN, here) == mark == {"watermark": "1", "rows": 1, "sum": 1}
 
 
 def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.Connection) -> None:
@@ -483,6 +504,15 @@ def test_sqlite_watermark_lets_only_new_rows_be_read(lite: sqlite3.Connection, k
         paths = land("t", of, OPEN, mark)
     assert len(paths) == 2
     assert rows(paths)["i"] == list(range(10, 18))
+
+
+def test_sqlite_row_that_came_late_for_one_that_went_makes_all_be_read_again(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER)")
+    lite.executemany("INSERT INTO t VALUES (?)", [(value,) for value in (-9, 2, 5, 2**62, 2**63 - 1)])
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    landed(of)
+    lite.execute("UPDATE t SET w = 3 WHERE w = 2")
+    assert landed(of)[1] == {"w": [-9, 3, 5, 2**62, 2**63 - 1]}
 
 
 @pytest.mark.parametrize(
