@@ -68,9 +68,10 @@ Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-
 class SqlSource(Section):
     """A table or the result of a query in a database that SQLAlchemy reaches.
 
-    `watermark` is a column that only grows: rows that land are not read again. Rows that come late or go are noticed where they
-    change the count of rows or, of whole numbers and in PostgreSQL of dates and times, a sum over the watermark; then all is
-    read again. A row that changes and keeps its watermark is not noticed: let the watermark be the time of the last change.
+    `watermark` is a column that only grows: rows that landed are not read again. Rows that come late or go are noticed where they
+    change the count of rows or, of whole numbers and in PostgreSQL of dates and times, a sum over the watermark; then, and when
+    a column comes, goes or changes its type, all is read again. A row that changes and keeps its watermark is not noticed: let
+    the watermark be the time of the last change.
     """
 
     kind: Literal["sql"]

@@ -1,5 +1,6 @@
 """Sources in a database: a table or query as a whole, or with a watermark only the rows that came since, as further parts."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from decimal import Decimal
@@ -41,7 +42,7 @@ def land(name: str, source: SqlSource, mark: Mark, guard: Guard, store: Store) -
         else:
             refuse_moved(name, look(name, source, guard, store), mark)
         return
-    if not {"watermark", "rows"} <= mark.keys() <= {"watermark", "rows", "sum"}:
+    if not {"watermark", "rows"} <= mark.keys() <= {"watermark", "rows", "sum", "columns"}:
         refuse_moved(name, look(name, source, guard, store), mark)
     _rewind(store, str(mark["watermark"]))
     if _held(source, store, mark) != mark:
@@ -55,13 +56,28 @@ def land(name: str, source: SqlSource, mark: Mark, guard: Guard, store: Store) -
 
 
 def _held(source: SqlSource, store: Store, wanted: Mark) -> Mark:
-    """The mark of what the store holds, with the sum if that of `wanted` has one."""
+    """The mark of what the store holds, with the sum and the columns if that of `wanted` has them."""
     if not store.parts:
         return {"rows": 0}
     held: Mark = {"watermark": store.parts[-1].mark, "rows": store.rows}
     if "sum" in wanted:
         held["sum"] = _landed_sum(str(source.watermark), store)
+    if "columns" in wanted:
+        held["columns"] = _told_columns(store.schema)
     return held
+
+
+def _schema(cells: Cells, guard: Guard) -> pa.Schema:
+    """Columns and types that rows would land with."""
+    columns = [column.name for column in _selection(cells, guard).selected_columns]
+    nothing = pa.table({column: pa.array([], pa.string()) for column in columns})
+    with engine.connect() as db:
+        return protect.protected(db, typed(db, nothing, cells.kinds), guard).to_arrow_table().schema
+
+
+def _told_columns(schema: pa.Schema) -> str:
+    """A hash of names and types, in their order."""
+    return hashlib.sha256(str([(field.name, str(field.type)) for field in schema]).encode()).hexdigest()[:16]
 
 
 def _sum(column: sa.ColumnClause[Any], cells: Cells) -> sa.ColumnElement[Any] | None:
@@ -96,7 +112,7 @@ def _rewind(store: Store, watermark: str) -> None:
 
 
 def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
-    """The largest watermark, the rows that have one and a sum over them; DataError for rows that have none."""
+    """The largest watermark, the rows that have one, a sum over them and the columns; DataError for rows that have none."""
     with connected(name, source, store.workspace) as connection:
         cells = cells_of(name, source, connection)
         column: sa.ColumnClause[Any] = sa.column(_watermark(name, source, cells, guard))
@@ -104,6 +120,7 @@ def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
         if (total := _sum(column, cells)) is not None:
             counted = counted.add_columns(total.label("sum"))
         [batch] = cells.batches(counted.select_from(cells.rows))
+        columns = _told_columns(_schema(cells, guard))
     answer = batch.to_pylist()[0]
     last, rows, all_rows = answer["last"], int(answer["rows"]), int(answer["all"])
     if rows < all_rows:
@@ -113,7 +130,8 @@ def _extent(name: str, source: SqlSource, guard: Guard, store: Store) -> Mark:
         )
     _refuse_empty(name, rows)
     protect.refuse_personal(name, find_personal({str(source.watermark): [last]}), guard)
-    return {"watermark": last, "rows": rows} | ({"sum": int(answer["sum"])} if "sum" in answer else {})
+    mark: Mark = {"watermark": last, "rows": rows, "columns": columns}
+    return {**mark, "sum": int(answer["sum"])} if "sum" in answer else mark
 
 
 def _watermark(name: str, source: SqlSource, cells: Cells, guard: Guard) -> str:
@@ -155,15 +173,15 @@ def _land_new(name: str, source: SqlSource, mark: Mark, guard: Guard, store: Sto
     with connected(name, source, store.workspace) as connection, Draft(store) as draft, Meter(name) as meter:
         cells = cells_of(name, source, connection)
         watermark = _watermark(name, source, cells, guard)
+        if store.parts and not store.schema.equals(_schema(cells, guard)):
+            log.info("%s: its columns, or their types, are others than those that landed: reads all again", name)
+            store.clear()
         column: sa.ColumnClause[Any] = sa.column(watermark)
         wanted = _selection(cells, guard).where(column <= cells.bound(watermark, str(mark["watermark"]))).order_by(column)
         if store.parts:
             wanted = wanted.where(column > cells.bound(watermark, store.parts[-1].mark))
         last = None
         for values, table in _landed(cells, wanted, guard, watermark):
-            if last is None and not store.holds(table.schema):
-                store.clear()  # a column came or changed its type: parts of two kinds are not what one load would give
-                return
             cut = values.index(values[-1])
             before = values[cut - 1] if cut else last
             if draft.rows + cut >= PART_ROWS and before not in (None, values[-1]):

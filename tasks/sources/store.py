@@ -54,9 +54,10 @@ class Store:
         """What the relative paths of a source start from."""
         return self.folder.parents[len(LANDED.parts) + 1]
 
-    def holds(self, schema: pa.Schema) -> bool:
-        """Whether tables of the schema would be further rows of what the store holds."""
-        return not self.parts or bool(pq.read_schema(self.paths[-1]).equals(schema))
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and types of the rows, of which there are some."""
+        return pq.read_schema(self.paths[-1]).remove_metadata()
 
     @contextmanager
     def adding(self, mark: str) -> Iterator[Path]:
