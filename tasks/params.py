@@ -116,7 +116,12 @@ class Page(Section):
 
 
 class Since(Section):
-    """Only what is new: the parameter takes the largest value of the column that was fetched before."""
+    """Only what is new: the parameter takes the largest value of the column that was fetched before.
+
+    The server must answer it with all rows whose value is that one or larger. Of a server that leaves out those with the same
+    value, further rows with it are lost, and so are of any server rows that come later with a smaller value: nothing tells of
+    them. Where that may be, let the column be the time of the last change as the server sets it, or do without.
+    """
 
     column: Name
     parameter: Name

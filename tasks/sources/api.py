@@ -27,9 +27,9 @@ MODULUS = 2**128  # of the sum that a mark's content is
 def look(name: str, source: ApiSource, guard: Guard, store: Store) -> Mark:
     """What the API holds now, which has landed thereby: rows and an order-independent hash of them, and the last watermark.
 
-    With a watermark only what is new is asked for, and becomes a further part. With a key a row that came before is replaced
-    by what came last. A field that changes its type, or a new one, makes the whole be asked for again, so that parts that
-    landed one by one equal what lands at once.
+    With a watermark only rows from its largest value on are asked for, and those that are new become a further part. With a key
+    a row that came before is replaced by what came last. A field that changes its type, or a new one, makes the whole be asked
+    for again, so that parts that landed one by one equal what lands at once.
     """
     _refuse_protected_roles(name, source, guard)
     _settle(store)
@@ -107,7 +107,8 @@ def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, stor
     if source.watermark:
         mark["watermark"] = str(fetched.pages[-1].last)
     if locked is not None:
-        refuse_moved(name, mark, locked)
+        why = f"below its watermark {mark['watermark']!r} rows came late, changed or went" if "watermark" in mark else ""
+        refuse_moved(name, mark, locked, why)
     if [part.mark for part in store.parts] != [_text(mark)]:
         _become(store, whole, mark)
     return mark

@@ -28,10 +28,10 @@ def require_lock(path: Path) -> None:
         raise DataError(f"there is no {path}: run once without --offline, which looks at the sources and writes it")
 
 
-def refuse_moved(name: str, found: Mark, locked: Mark) -> None:
-    """DataError unless the source is what the lock says it was."""
+def refuse_moved(name: str, found: Mark, locked: Mark, why: str = "") -> None:
+    """DataError unless the source is what the lock says it was; `why` says how it may come that it is not."""
     if found != locked:
         raise DataError(
-            f"source {name!r} is not what sources.lock says: found {found}, locked {locked or None}; "
+            f"source {name!r} is not what sources.lock says: found {found}, locked {locked or None}{why and f' ({why})'}; "
             "`python -m flows.train` looks again and rewrites the lock, or put the locked content back"
         )

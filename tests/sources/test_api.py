@@ -709,4 +709,5 @@ def test_ingest_says_in_one_line_that_the_api_gives_something_else(server: Api, 
     done, _ = ingest(fresh)
     assert done.returncode == 3
     assert done.stderr.startswith("error: ingest: source 'orders' is not what sources.lock says")
+    assert "(below its watermark '2024-01-01T10:00:05Z' rows came late, changed or went); `python -m flows.train`" in done.stderr
     assert "Traceback" not in done.stderr
