@@ -142,7 +142,19 @@ def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, tuple
     columns = sa.inspect(connection).get_columns(rows.name, schema=rows.schema)
     free = connection.dialect.name == "sqlite"  # it declares digits and holds to none
     found = {column["name"]: (_kind_of_type(column["type"], free), _is_decimal(column["type"])) for column in columns}
+    if free:
+        dates = [column for column, (kind, _) in found.items() if kind == "DATE"]
+        found |= dict.fromkeys(_with_time(connection, rows, dates), ("TIMESTAMP", False))
     return {column: (kind, is_decimal) for column, (kind, is_decimal) in found.items() if kind}
+
+
+def _with_time(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> list[str]:
+    """Those of SQLite's columns declared of dates that hold a time of day other than midnight."""
+    if not columns:
+        return []
+    times = [sa.func.ltrim(sa.func.substr(sa.column(column), 11), "T 0:.Z") for column in columns]
+    found = connection.execute(sa.select(*(sa.func.max(time != "") for time in times)).select_from(rows)).one()
+    return [column for column, has_time in zip(columns, found, strict=True) if has_time]
 
 
 def _is_decimal(declared: sa.types.TypeEngine[Any]) -> bool:

@@ -510,6 +510,19 @@ def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.
     assert table == {**wanted, "c": [1.0, 0.5], "s": [":x", ":x"], "k": [2, 2]}
 
 
+def test_sqlite_dates_with_a_time_of_day_keep_it(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER, d DATE, m DATE)")
+    lite.execute("INSERT INTO t VALUES (1, '2020-01-01', '2020-01-01 00:00:00'), (2, NULL, '2020-01-02T00:00:00.000Z')")
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    days = [date(2020, 1, 1), date(2020, 1, 2)]
+    assert landed(of)[1] == {"w": [1, 2], "d": [days[0], None], "m": days}
+    lite.execute("INSERT INTO t VALUES (3, '2020-01-01 23:00:00', '2020-01-03')")
+    _, table = landed(of)
+    assert table["d"] == [datetime(2020, 1, 1), None, datetime(2020, 1, 1, 23)]
+    assert table["m"] == [*days, date(2020, 1, 3)]
+    assert landed(source("sqlite:///t.db", query="SELECT d FROM t"))[1]["d"] == table["d"]
+
+
 def test_sqlite_decimals_that_no_double_keeps_are_told(lite: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
     lite.execute("CREATE TABLE t (n DECIMAL(20, 0), p DECIMAL(9, 2))")
     lite.execute("INSERT INTO t VALUES (9007199254740993, 0.1 + 0.2)")
