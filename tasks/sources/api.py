@@ -1,6 +1,7 @@
 """Sources that are HTTP APIs answering in JSON: all their pages, or those since a watermark, as parts of one set of types."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tasks.sources.protect import protected
 from tasks.sources.reading import told
 from tasks.sources.request import MAX_BYTES
 from tasks.sources.store import Store
+
+log = logging.getLogger("tasks.ingest")
 
 PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN")  # all else that JSON holds is text, of which dates and times are judged here
 NARROWER = {"DOUBLE": "BIGINT", "TIMESTAMP": "DATE"}  # by type what some of its values alone would be taken for
@@ -193,20 +196,36 @@ def _typed(
     columns = list(dict.fromkeys([*fetched.columns, *landed]))
     if twice := sorted({column for column in columns if [other.lower() for other in columns].count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: the fields {twice} differ in capitals alone; a table's columns cannot")
-    page = next(word for word in (f"page{'_' * n}" for n in range(len(columns) + 1)) if word not in map(str.lower, columns))
-    path = engine.literal(_literal(fetched.joined(page)))
+    line = next(word for word in (f"line{'_' * n}" for n in range(len(columns) + 1)) if word not in map(str.lower, columns))
+    path = engine.literal(_literal(fetched.joined(line)))
     reading = f"read_json({path}, format='newline_delimited', maximum_object_size={2 * MAX_BYTES}, hive_partitioning=false"
     found = db.sql(f"FROM {reading}, sample_size=-1, map_inference_threshold=-1) LIMIT 0")
     types = _types(columns, dict(zip(found.columns, map(str, found.types), strict=True)), landed, guard)
-    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, page: "BIGINT"}.items())
+    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, line: "BIGINT"}.items())
     rows = db.sql(f"FROM {reading}, columns={{{spec}}})")
     judged = [column for column, type_ in types.items() if type_ == "VARCHAR" and column not in guard.pseudonymise]
     rows = _dated(rows, [column for column in judged if landed.get(column) != "VARCHAR" and column not in dict(guard.coarsen)])
     if source.key:
-        newest = f"{engine.quoted(source.watermark.column)} DESC, {page} DESC" if source.watermark else f"{page} DESC"
+        _tell_replaced(name, rows, source.key, line)
+        newest = f"{line} DESC"
+        if source.watermark:  # numbers that came as text are ordered as numbers, as the largest of them was found
+            column = engine.quoted(source.watermark.column)
+            newest = f"TRY_CAST(CAST({column} AS VARCHAR) AS DOUBLE) DESC NULLS LAST, {column} DESC, {newest}"
         once = f"row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1"
         rows = rows.query("fetched_rows", f"FROM fetched_rows QUALIFY {once}")
-    return rows.select(f"* EXCLUDE ({page})")
+    return rows.select(f"* EXCLUDE ({line})")
+
+
+def _tell_replaced(name: str, rows: duckdb.DuckDBPyRelation, key: str, line: str) -> None:
+    """Logs how many rows give way to others with their key: that is right of rows that changed, and tells of a wrong key."""
+    columns = ", ".join(engine.quoted(column) for column in rows.columns if column != line)
+    every, apart = rows.aggregate(f"count(DISTINCT hash({columns})), count(DISTINCT {engine.quoted(key)})").fetchall()[0]
+    if every > apart:
+        log.warning(
+            "%s: %s different rows have %s different values of %r, its key: of each only the newest row counts; "
+            "if that is not what key is for, name a column that tells rows apart, or remove key",
+            name, f"{every:,}", f"{apart:,}", key,
+        )  # fmt: skip
 
 
 def _dated(rows: duckdb.DuckDBPyRelation, texts: list[str]) -> duckdb.DuckDBPyRelation:

@@ -166,7 +166,12 @@ class Caller:
             kind = AbsentError if status == 404 else DataError
             raise kind(f"{where}: status {status}{came}; correct the source's url, query or page in params.yaml")
         try:
-            value = json.loads(body, parse_constant=_constant)
+            value = json.loads(body, parse_constant=_constant, object_pairs_hook=_each_once)
+        except TwiceError as error:
+            said = self.redacted(error.key)
+            raise DataError(
+                f"{where}: an object in the answer has the key {said!r} twice; expected each once: ask its maker"
+            ) from error
         except (ValueError, RecursionError) as error:
             said = f"status {status}, expected JSON, found {len(body):,} bytes that are none{came}"
             raise NoPageError(said, ATTEMPTS_MALFORMED) from error
@@ -188,6 +193,22 @@ def _spellings(secret: str) -> list[str]:
     """The secret as it may stand in a text, in JSON of some languages and in a URL; the longest first."""
     spelt = {secret, secret.replace("/", "\\/"), quote(secret, safe=""), quote(secret), quote_plus(secret)} - {""}
     return sorted(spelt, key=len, reverse=True)
+
+
+class TwiceError(Exception):
+    """An object of JSON names a key twice, of which one value would be lost."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def _constant(word: str) -> None:

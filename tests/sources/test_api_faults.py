@@ -15,7 +15,7 @@ import pytest
 
 from tasks.core.errors import DataError, ParamsError, TidemillError
 from tasks.core.privacy import Guard
-from tasks.params import ApiSource, Page
+from tasks.params import ApiSource, Page, Since
 from tasks.shards import read_parquet
 from tasks.sources import api, paging, request
 from tasks.sources.store import Store
@@ -347,9 +347,26 @@ def test_row_that_changes_between_pages_counts_as_it_came_last(server: Api) -> N
     assert landed(source(server, key="id")) == [{"id": 0, "word": "new"}, *ROWS[1:]]
 
 
-def test_key_of_two_rows_in_one_page_is_refused(server: Api) -> None:
-    server.answer = lambda asked: Reply({"items": [{"id": 1, "word": "a"}, {"id": 1, "word": "b"}]})
-    assert "two different rows of one page have the same 'id', its key" in refusal(source(server, None, key="id"))
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+@pytest.mark.parametrize("at", [["9", "10", "2"], [9, 10, 2], ["2024-01-01T01:00:00+02:00", "2024-01-01T00:00:00Z", "2023-12-31"]])
+def test_newest_row_of_a_key_counts_wherever_pages_are_cut(
+    server: Api, caplog: pytest.LogCaptureFixture, size: int, at: list[Any]
+) -> None:
+    rows = [{"id": 1, "word": "a", "at": at[0]}, {"id": 1, "word": "b", "at": at[1]}, {"id": 1, "word": "c", "at": at[2]}]
+    server.answer = by_number([*rows, {"id": 2, "word": "d", "at": at[0]}], size)
+    page = Page(by="number", parameter="page")
+    assert [row["word"] for row in landed(source(server, page, key="id"))] == ["c", "d"]
+    assert "4 different rows have 2 different values of 'id', its key: of each only the newest row counts" in caplog.text
+    shutil.rmtree("store")
+    of = source(server, page, key="id", watermark=Since(column="at", parameter="since"))
+    assert [row["word"] for row in landed(of)] == ["b", "d"]
+
+
+@pytest.mark.parametrize("body", [b'{"items": [{"id": 1, "x": 1, "x": 2}]}', b'{"items": [{"id": 1, "u": {"x": 1, "x": 1}}]}'])
+def test_key_that_an_object_has_twice_is_refused(server: Api, body: bytes) -> None:
+    server.answer = lambda asked: Reply(body)
+    assert "an object in the answer has the key 'x' twice; expected each once" in refusal(source(server, None))
+    assert len(server.asked) == 1
 
 
 def test_row_without_its_key_is_refused(server: Api) -> None:
