@@ -14,7 +14,7 @@ import duckdb
 from tasks import engine, stage
 from tasks.core.errors import DataError
 from tasks.params import Privacy, Sources, Table
-from tasks.shards import SHARD_ROWS, column_names, count_rows, read_parquet, write_shards
+from tasks.shards import STEP_ROWS, column_names, count_rows, filled, read_parquet, write_shards
 from tasks.sources.land import land
 from tasks.sources.lock import read_lock
 
@@ -35,8 +35,8 @@ def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw:
             db.read_parquet([str(part) for part in parts], union_by_name=True).create_view(name)
         relation = _query(db, table, landed)
         order = sorted(relation.columns, key=lambda column: column != table.time)  # the time first, the others as they stand
-        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(SHARD_ROWS)
-        rows = write_shards(reader, folder, reader.schema)
+        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(STEP_ROWS)
+        rows = write_shards(filled(reader), folder, reader.schema)
         if not rows:
             raise DataError("table.query gives no row; expected at least one: check its WHERE and its joins")
         described = _describe(db, folder, table.time)

@@ -23,7 +23,9 @@ from tasks.sources.database import table_of
 Kind = Literal["BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "BLOB", "VARCHAR"]
 
 BLOCK = 4 << 20  # bytes of one batch from COPY
-ROWS = 20_000  # of one batch from a cursor
+ROWS = 20_000  # of one batch from a cursor at most
+BYTES = 8 << 20  # of one batch from a cursor, about
+STEP = 200  # rows that a cursor is asked for at most, as how wide they are is known only then
 WHOLE_DIGITS = 18  # of a whole number that 64 bits hold whatever the digits are
 NUMERIC = 1700  # PostgreSQL's oid of it
 OIDS: dict[int, Kind] = {  # PostgreSQL's pg_type.dat; what is not here is text
@@ -208,9 +210,25 @@ _VALUES: list[tuple[set[type], Kind]] = [
 
 
 def _parts(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Sequence[sa.Row[Any]]]:
-    options = {"stream_results": True, "yield_per": ROWS}
+    """The rows in batches that are bounded in rows and bytes."""
+    options = {"stream_results": True, "max_row_buffer": STEP}
     with closing(connection.execute(statement, execution_options=options)) as result:
-        yield from result.partitions()
+        held: list[sa.Row[Any]] = []
+        size, step = 0, STEP // 10
+        while rows := result.fetchmany(step):
+            width = sum(_width(value) for row in rows for value in row)
+            step = max(1, min(STEP, 2 * step, BYTES * len(rows) // max(1, width)))
+            held += rows
+            size += width
+            if size >= BYTES or len(held) + step > ROWS:
+                yield held
+                held, size = [], 0
+        if held:
+            yield held
+
+
+def _width(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 16
 
 
 def _fetched(name: str, connection: sa.Connection, statement: sa.Select[Any], kinds: dict[str, Kind]) -> Iterator[pa.Table]:

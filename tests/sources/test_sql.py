@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.params import Privacy, SqlSource
+from tasks.sources import cells, database
 from tasks.sources.land import land, look
 from tasks.sources.lock import Mark
 from tests.sources.postgres import PASSWORD, VARIABLE, Base, Proxy, proxying, running_postgres
@@ -508,6 +510,24 @@ def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.
     assert landed(source("sqlite:///t.db", table="t"))[1] == wanted
     _, table = landed(source("sqlite:///t.db", query="SELECT t.*, coalesce(i, 0.5) AS c, ':x' AS s, count(*) OVER () AS k FROM t;"))
     assert table == {**wanted, "c": [1.0, 0.5], "s": [":x", ":x"], "k": [2, 2]}
+
+
+def test_sqlite_batches_are_bounded_in_bytes(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER, x TEXT)")
+    widths = [*[10] * 30_000, *[400_000] * 100, *[10] * 1000]
+    lite.execute("BEGIN")
+    lite.executemany("INSERT INTO t VALUES (?, ?)", [(i, "x" * width) for i, width in enumerate(widths)])
+    lite.execute("COMMIT")
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    with database.connected("t", of, Path()) as connection:
+        found = cells.cells_of("t", of, connection)
+        batches = list(found.batches(sa.select(sa.column("w"), sa.column("x")).select_from(found.rows)))
+    assert [value for batch in batches for value in batch.column("w").to_pylist()] == [str(i) for i in range(len(widths))]
+    assert max(batch.num_rows for batch in batches) <= cells.ROWS
+    assert max(batch.nbytes for batch in batches) < cells.BYTES + cells.STEP * 400_000 + (1 << 20)
+    assert sorted(batch.nbytes for batch in batches)[-2] < cells.BYTES + 500_000 + (1 << 20)
+    assert len(batches) < 12
+    assert len(landed(of)[1]["w"]) == len(widths)
 
 
 def test_sqlite_dates_with_a_time_of_day_keep_it(lite: sqlite3.Connection) -> None:
