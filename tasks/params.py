@@ -143,6 +143,19 @@ class ApiSource(Section):
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        try:
+            parts = urlsplit(self.url)
+            leads = bool(parts.hostname) and parts.port != 0 and self.url.isprintable()
+        except ValueError:
+            leads = False
+        if not leads:
+            raise ValueError(
+                "the url has no host, or a port that is none; expected for example https://api.example.com:8443/v1/rows"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_no_secret(self) -> Self:
         if re.search(r"://[^/@]*:[^/@]+@", self.url):
             raise ValueError("the url holds a password; put it in the environment and name it: token: env:NAME")

@@ -170,6 +170,16 @@ def test_secret_of_an_api_stands_in_the_environment_and_is_sent_one_way(rest: st
     assert "4f9a0c" not in said
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h:99999/a", "http://h:port/a", "http://h:-1/", "http:///rows", "http://[::1/a", "http://h:0/"]
+)
+def test_url_of_an_api_that_leads_nowhere_is_refused(url: str) -> None:
+    source = f"flights: {{kind: api, url: '{url}', rows: ''}}"
+    assert "sources.flights: the url has no host, or a port that is none" in refusal(
+        re.sub(r"flights: \{kind: package,.*\}", source, TEXT)
+    )
+
+
 def test_secret_in_an_url_is_refused_and_what_is_none_is_not() -> None:
     source = "flights: {{kind: api, url: 'http://127.0.0.1/rows?a=1&{}', rows: '', query: {}}}"
     said = refusal(re.sub(r"flights: \{kind: package,.*\}", source.format("api_key=4f9a0c", "{}"), TEXT))

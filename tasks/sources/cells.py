@@ -2,6 +2,7 @@
 
 import io
 import operator
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def cells_of(name: str, source: SqlSource, connection: sa.Connection) -> Cells:
     rows = _selected(source, connection)
     described: Any = connection.execute(sa.select(sa.text("*")).select_from(rows).limit(0)).cursor.description
     columns = [str(column[0]) for column in described]
+    if not columns:
+        raise DataError(f"source {name!r}: it has no column; expected at least one: name some in its query or table")
     lower = [column.lower() for column in columns]
     if twice := sorted({column for column in columns if lower.count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: its columns {twice} share a name; name each apart: SELECT a.id AS a_id, ...")
@@ -129,12 +132,25 @@ def _selected(source: SqlSource, connection: sa.Connection) -> sa.FromClause:
     if source.query is None:
         schema, table = table_of(source)
         return sa.table(table, schema=schema)
-    query = source.query.strip().rstrip(";")
+    query = _without_end(source.query)
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"CREATE TEMP VIEW tidemill AS {query}")
         return sa.table("tidemill", schema="temp")
     # The colons are the query's own, as in x::date: SQLAlchemy would take some for parameters.
     return sa.text(query.replace(":", r"\:") + "\n").columns().subquery("tidemill")
+
+
+# What a statement of SQL is made of; nothing is what a database passes over, and what ends the statement.
+_WORD = re.compile(
+    r"(?P<nothing>\s+|--[^\n]*|/\*.*?\*/|;)"
+    r"|[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<dollar>\$\w*\$).*?(?P=dollar)|\w+|.",
+    re.DOTALL,
+)
+
+
+def _without_end(query: str) -> str:
+    """The query up to its last word: without the semicolon and the comments behind it, which a query within another cannot have."""
+    return query[: max((word.end() for word in _WORD.finditer(query) if not word["nothing"]), default=0)]
 
 
 def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, tuple[Kind, bool]]:

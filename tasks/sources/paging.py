@@ -41,16 +41,16 @@ class Paging:
 
     def __init__(self, caller: Caller, source: ApiSource, since: str | None, before: Sequence[Sheet]) -> None:
         self.caller, self.source, self.page = caller, source, source.page
+        self.done = 0
         size = {source.page.size_parameter: str(source.page.size)} if source.page and source.page.size_parameter else {}
         new = {source.watermark.parameter: since} if source.watermark and since is not None else {}
-        self.url = httpx.URL(source.url).copy_merge_params({**source.query, **size, **new})
+        self.url = self._parsed(source.url).copy_merge_params({**source.query, **size, **new})
         self.counts = source.page is not None and source.page.by in ("number", "offset")
         self.places: set[Place] = set()
         self.digests: set[str] = set()
         self.longest = 0
         self.empty = 0  # the last pages that were so
         self.last: Sheet | None = None
-        self.done = 0
         for sheet in before:
             self._add(sheet)
 
@@ -143,7 +143,7 @@ class Paging:
         if self.page.by != "link":
             assert self.page.parameter is not None
             return self.url.copy_set_param(self.page.parameter, str(place))
-        link = self.url.join(str(place))
+        link = self.url.join(self._parsed(str(place)))
         absent = {key: value for key, value in self.source.query.items() if key not in link.params}
         return self.caller.own(link.copy_merge_params(absent), self._where())
 
@@ -166,12 +166,26 @@ class Paging:
             # An empty page may be one whose rows the server left out: the place after it is looked at too.
             return place + (1 if self.page.by == "number" else count or self.page.size or self.longest)
         if self.page.next is None:
-            return answer.link and self.caller.without_token(answer.link)
+            return answer.link and self._link(answer.link)
         after = _at(answer.value, self.page.next)
         if not isinstance(answer.value, dict) or (after and (after is True or not isinstance(after, str | int))):
             found = _shape_of(after) if isinstance(answer.value, dict) else f"none: the answer is {self._shape(answer.value)}"
             raise NoPageError(f"expected a text or a number at page.next {self.page.next!r}, found {found}", ATTEMPTS_MALFORMED)
-        return self.caller.without_token(after) if self.page.by == "link" and isinstance(after, str) and after else after or None
+        return self._link(str(after)) if after and self.page.by == "link" else after or None
+
+    def _link(self, text: str) -> str:
+        """The next page's URL as it may stand on disk."""
+        self._parsed(text)
+        return self.caller.without_token(text)
+
+    def _parsed(self, text: str) -> httpx.URL:
+        try:
+            return httpx.URL(text)
+        except httpx.InvalidURL as error:
+            said = self.caller.redacted(str(error))
+            raise DataError(
+                f"{self._where()}: its URL is none: {said}; correct the source's url, or page, in params.yaml"
+            ) from None
 
     def _shape(self, value: Any) -> str:
         return self.caller.redacted(f"an object with {sorted(value)[:8]}") if isinstance(value, dict) else _shape_of(value)

@@ -204,6 +204,17 @@ def test_next_page_on_another_host_is_refused_and_nothing_is_sent_there(server: 
         assert other.asked == []
 
 
+@pytest.mark.parametrize("following", ["http://h:port/", "http://[::1/", "http://a\nb/"])
+def test_next_page_whose_url_is_none_is_refused(server: Api, following: str) -> None:
+    server.answer = lambda asked: Reply({"items": ROWS, "next": following})
+    assert "page 1: its URL is none" in refusal(source(server, Page(by="link", next="next")))
+
+
+def test_url_that_no_client_takes_is_told(server: Api) -> None:
+    odd = source(server).model_copy(update={"url": "http://a\u2024\u2024b.example:1/rows"})
+    assert "source 'orders': page 1:" in refusal(odd)
+
+
 def test_redirect_on_the_same_host_is_followed(server: Api) -> None:
     good = by_number(ROWS, 3)
     server.answer = lambda asked: (

@@ -182,6 +182,21 @@ def test_query_lands_as_it_is_written(base: Base) -> None:
     assert landed(source(base.url(), query=query))[1] == {"p": ["50%"], "c": [":x"], "t": ["9"], "m": [3]}
 
 
+@pytest.mark.parametrize("end", ["; -- done", ";\n/* done; */ ;\n", " -- done", ";;", "\n;-- a\n-- b"])
+@pytest.mark.parametrize("word", ["'; -- x'", "E'\\'; --'", '"; --"', "$a$; -- $b$ '$a$", "'it''s; /*'"])
+def test_query_may_end_as_it_is_typed(base: Base, end: str, word: str) -> None:
+    query = f"SELECT w /* ; */ FROM (SELECT {word} AS w) q -- ;\n WHERE true"
+    if word.startswith('"'):
+        query = f"SELECT {word} AS w FROM (SELECT '; --' AS {word}) q"
+    wanted = {"E": "'; --", "$": "; -- $b$ '"}.get(word[0], word[1:-1].replace("''", "'"))
+    assert landed(source(base.url(), query=query + end))[1] == {"w": [wanted]}
+
+
+def test_sqlite_query_may_end_as_it_is_typed(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t AS SELECT 1 AS w")
+    assert landed(source("sqlite:///t.db", query="SELECT *, '; --' AS x FROM t; -- done\n"))[1] == {"w": [1], "x": ["; --"]}
+
+
 def test_table_is_quoted_with_its_schema(base: Base) -> None:
     base.run(
         'CREATE SCHEMA "My Data"',
@@ -343,6 +358,9 @@ BAD: list[tuple[dict[str, str], str]] = [
     ({"query": "SELEC w FROM t"}, "postgresql says: syntax error at or near"),
     ({"query": "DELETE FROM t"}, "postgresql says: syntax error"),
     ({"query": "SELECT nextval('s')"}, "cannot execute nextval() in a read-only transaction"),
+    ({"query": "SELECT"}, "it has no column; expected at least one"),
+    ({"query": "-- nothing\n;"}, "postgresql says: syntax error"),
+    ({"query": "SELECT 1; SELECT 2"}, "postgresql says: syntax error"),
     ({"query": "SELECT nothing FROM t"}, 'column "nothing" does not exist'),
     ({"query": "SELECT 1 / (w - w) AS x FROM t"}, "division by zero"),
     ({"query": "SELECT CAST('anna' AS int) AS x"}, "invalid input syntax for type integer"),
