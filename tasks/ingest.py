@@ -17,10 +17,12 @@ from tasks.params import Privacy, Sources, Table
 from tasks.shards import STEP_ROWS, column_names, count_rows, filled, read_parquet, write_shards
 from tasks.sources.land import land
 from tasks.sources.lock import read_lock
+from tasks.sources.store import alone
 
 log = logging.getLogger("tasks.ingest")
 
 
+@alone()
 def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw: Path, sets: Path, snapshot: Path) -> None:
     """`raw` holds the table of the locked sources in a total order, so that the same sources give the same bytes; `sets` a
     Parquet file for each of the table's sets."""

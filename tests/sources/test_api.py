@@ -4,10 +4,13 @@ import hmac
 import io
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -695,6 +698,20 @@ def test_poll_and_ingest_append_new_rows_exactly_once(server: Api, tmp_path: Pat
     done, _ = ingest(fresh)
     assert done.returncode == 0, done.stderr
     assert list(bytes_of(fresh / "data/raw").values()) == list(raw.values())
+
+
+def test_two_ingests_at_once_both_give_the_whole_table(server: Api, tmp_path: Path) -> None:
+    server.answer = table = Table(ROWS)
+    workspace(server, tmp_path)
+    update_lock(tmp_path, logging.getLogger("tests"))
+    shutil.rmtree(tmp_path / ".cache")
+    server.answer = lambda asked: replace(table(asked), delay=0.2)
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result()[0] for future in [pool.submit(ingest, tmp_path) for _ in range(2)]]
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 2
+    assert sum("another process lands this workspace's sources: waits for it" in one.stdout for one in done) == 1
+    rows = [row for path in sorted((tmp_path / "data/raw").glob("*.parquet")) for row in read_parquet(path).to_pylist()]
+    assert words(rows) == words(ROWS)
 
 
 def test_ingest_says_in_one_line_that_the_api_gives_something_else(server: Api, tmp_path: Path) -> None:
