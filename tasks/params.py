@@ -94,7 +94,8 @@ class Page(Section):
     """How an API cuts its answer into pages.
 
     by number or offset: `parameter` counts from `start`, by itself 1 and 0; by cursor: `parameter` takes what stands at `next`
-    in the page before; by link: the Link header, or the URL at `next`.
+    in the page before; by link: the Link header, or the URL at `next`. Counted pages end where one is empty, asked for twice,
+    and the one after it is empty too; the others where no next one is named.
     """
 
     by: Literal["number", "offset", "cursor", "link"]
