@@ -3,7 +3,6 @@
 import difflib
 import json
 import logging
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +14,15 @@ import duckdb
 from tasks import engine, stage
 from tasks.core.errors import DataError
 from tasks.params import Privacy, Sources, Table
-from tasks.shards import SHARD_ROWS, column_names, count_rows, read_parquet, write_shards
+from tasks.shards import STEP_ROWS, column_names, count_rows, filled, read_parquet, write_shards
 from tasks.sources.land import land
 from tasks.sources.lock import read_lock
+from tasks.sources.store import alone
 
 log = logging.getLogger("tasks.ingest")
 
-SAMPLE = 1000  # rows that tell how long the others are
-SHARD_BYTES = 200_000_000  # of a shard in memory, about
 
-
+@alone()
 def ingest(sources: Sources, privacy: Privacy, table: Table, *, lock: Path, raw: Path, sets: Path, snapshot: Path) -> None:
     """`raw` holds the table of the locked sources in a total order, so that the same sources give the same bytes; `sets` a
     Parquet file for each of the table's sets."""
@@ -63,19 +61,12 @@ def _write_table(
             db.read_parquet([str(part) for part in parts], union_by_name=True, hive_partitioning=False).create_view(name)
         relation = _query(db, table, landed)
         order = sorted(relation.columns, key=lambda column: column != table.time)  # the time first, the others as they stand
-        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(_shard_rows(relation))
-        rows = write_shards(reader, folder, reader.schema)
+        reader = relation.order(", ".join(map(engine.quoted, order))).to_arrow_reader(STEP_ROWS)
+        rows = write_shards(filled(reader), folder, reader.schema)
         if not rows:
             raise DataError("table.query gives no row; expected at least one: check its WHERE and its joins")
         _write_sets(db, table, sets)
         return rows, _describe(db, folder, table.time)
-
-
-def _shard_rows(relation: duckdb.DuckDBPyRelation) -> int:
-    """Rows of a shard, a power of two: fewer where rows are long, since every stage holds some shards in memory."""
-    first = relation.limit(SAMPLE).to_arrow_table()
-    each: float = first.nbytes / max(first.num_rows, 1)
-    return min(SHARD_ROWS, 1 << int(math.log2(max(SHARD_BYTES / max(each, 1), 1024))))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -81,7 +82,13 @@ class FileSource(Reading):
 
 
 class SqlSource(Section):
-    """A table or the result of a query in a database that SQLAlchemy reaches; `watermark` is a column that only grows."""
+    """A table or the result of a query in a database that SQLAlchemy reaches.
+
+    `watermark` is a column that only grows: rows that landed are not read again. Rows that come late or go are noticed where they
+    change the count of rows or, of whole numbers and in PostgreSQL of dates and times, a sum over the watermark; then, and when
+    a column comes, goes or changes its type, all is read again. A row that changes and keeps its watermark is not noticed: let
+    the watermark be the time of the last change.
+    """
 
     kind: Literal["sql"]
     url: Name
@@ -103,7 +110,8 @@ class Page(Section):
     """How an API cuts its answer into pages.
 
     by number or offset: `parameter` counts from `start`, by itself 1 and 0; by cursor: `parameter` takes what stands at `next`
-    in the page before; by link: the Link header, or the URL at `next`.
+    in the page before; by link: the Link header, or the URL at `next`. Counted pages end where one is empty, asked for twice,
+    and the one after it is empty too; the others where no next one is named.
     """
 
     by: Literal["number", "offset", "cursor", "link"]
@@ -125,7 +133,12 @@ class Page(Section):
 
 
 class Since(Section):
-    """Only what is new: the parameter takes the largest value of the column that was fetched before."""
+    """Only what is new: the parameter takes the largest value of the column that was fetched before.
+
+    The server must answer it with all rows whose value is that one or larger. Of a server that leaves out those with the same
+    value, further rows with it are lost, and so are of any server rows that come later with a smaller value: nothing tells of
+    them. Where that may be, let the column be the time of the last change as the server sets it, or do without.
+    """
 
     column: Name
     parameter: Name
@@ -139,17 +152,69 @@ class ApiSource(Section):
     rows: str
     query: dict[Name, str] = {}
     page: Page | None = None
-    token: Secret | None = None  # sent as `Authorization: Bearer`, or as it is under `header`
+    token: Secret | None = None  # sent as `Authorization: Bearer`, or as it is under `header` or as the query's `parameter`
     header: Name | None = None
+    parameter: Name | None = None
     key: Name | None = None  # the column that tells rows apart: a row sent twice counts once
     watermark: Since | None = None
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        try:
+            parts = urlsplit(self.url)
+            leads = bool(parts.hostname) and parts.port != 0 and self.url.isprintable()
+        except ValueError:
+            leads = False
+        if not leads:
+            raise ValueError(
+                "the url has no host, or a port that is none; expected for example https://api.example.com:8443/v1/rows"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_no_secret(self) -> Self:
         if re.search(r"://[^/@]*:[^/@]+@", self.url):
             raise ValueError("the url holds a password; put it in the environment and name it: token: 'env:NAME'")
+        for where, name, value in [
+            *(("query", name, value) for name, value in self.query.items()),
+            *(("the url's query", name, value) for name, value in parse_qsl(urlsplit(self.url).query)),
+        ]:
+            if _is_secret(name, value):
+                raise ValueError(
+                    f"{where} holds what looks like a secret, {name!r}; put its value in the environment and name both: "
+                    f"token: 'env:NAME' and parameter: {name}"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _sends_its_token_one_way(self) -> Self:
+        if self.header is not None and self.parameter is not None:
+            raise ValueError("header and parameter both say how the token is sent; give one of them")
+        if self.token is None and (self.header or self.parameter):
+            raise ValueError(
+                f"{'header' if self.header else 'parameter'} says how a token is sent; name that too: token: 'env:NAME'"
+            )
+        page = (self.page.parameter, self.page.size_parameter) if self.page else ()
+        others = {*self.query, *page, *([self.watermark.parameter] if self.watermark else [])}
+        if self.parameter in others - {None}:
+            raise ValueError(f"{self.parameter!r} is the token's parameter and another one's too; expected a name for each")
+        return self
+
+
+_SECRETS = (
+    "(x )?api ?key|app ?key|access ?key|((access|auth|api|private|bearer) ?)?token|sig(nature)?"
+    "|((client|api|app) ?)?secret|pass(word|wd)?|pwd"
+)
+_RANDOM = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_+/=.-]{16,}")  # under names that may be those of other things too
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a parameter of a URL's query looks like a secret by its name, or like a key by name and value."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", name).strip().lower()
+    if re.fullmatch(_SECRETS, plain):
+        return True
+    return bool(re.fullmatch(r"(.* )?(key|app ?id|auth|code)", plain) and _RANDOM.fullmatch(value))
 
 
 Source = Annotated[PackageSource | FileSource | SqlSource | ApiSource, Field(discriminator="kind")]

@@ -11,8 +11,28 @@ import pyarrow_hotfix  # noqa: F401  closes CVE-2023-47248 in pyarrow 10: a craf
 
 from tasks.core.errors import DataError
 
-SHARD_ROWS = 131_072
+SHARD_ROWS = 122_880  # as many as a row group of DuckDB has
+SHARD_BYTES = 128 << 20  # in memory, about: rows that are wide make shards of fewer
+STEP_ROWS = 2048  # that are taken at a time to fill a shard
 WRITERS = 2
+
+
+def filled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows in tables of SHARD_ROWS, or of fewer that take SHARD_BYTES; the same rows in batches of one size give the same."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            held.append(batch.slice(start, SHARD_ROWS - rows))
+            start += held[-1].num_rows
+            rows += held[-1].num_rows
+            size += held[-1].nbytes
+            if rows == SHARD_ROWS or size >= SHARD_BYTES:
+                yield pa.Table.from_batches(held).combine_chunks()
+                held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
 
 
 def write_shards(batches: Iterable[pa.RecordBatch | pa.Table], folder: Path, schema: pa.Schema) -> int:

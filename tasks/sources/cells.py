@@ -2,6 +2,7 @@
 
 import io
 import operator
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,10 +24,14 @@ from tasks.sources.database import table_of
 Kind = Literal["BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "BLOB", "VARCHAR"]
 
 BLOCK = 4 << 20  # bytes of one batch from COPY
-ROWS = 20_000  # of one batch from a cursor
+ROWS = 20_000  # of one batch from a cursor at most
+BYTES = 8 << 20  # of one batch from a cursor, about
+STEP = 200  # rows that a cursor is asked for at most, as how wide they are is known only then
+WHOLE_DIGITS = 18  # of a whole number that 64 bits hold whatever the digits are
+NUMERIC = 1700  # PostgreSQL's oid of it
 OIDS: dict[int, Kind] = {  # PostgreSQL's pg_type.dat; what is not here is text
     **dict.fromkeys((20, 21, 23, 26), "BIGINT"),
-    **dict.fromkeys((700, 701, 1700), "DOUBLE"),
+    **dict.fromkeys((700, 701, NUMERIC), "DOUBLE"),
     **dict.fromkeys((1114, 1184), "TIMESTAMP"),
     1082: "DATE",
     16: "BOOLEAN",
@@ -36,12 +41,13 @@ OIDS: dict[int, Kind] = {  # PostgreSQL's pg_type.dat; what is not here is text
 
 @dataclass(frozen=True)
 class Cells:
-    """What a source selects, and the kind of each of its columns."""
+    """What a source selects, and the kind of each of its columns; of `decimals` a double may hold not all digits."""
 
     name: str
     connection: sa.Connection
     rows: sa.FromClause
     kinds: dict[str, Kind]
+    decimals: frozenset[str] = frozenset()
 
     def batches(self, statement: sa.Select[Any]) -> Iterator[pa.Table]:
         """The statement's rows as they come, every column text in the database's own way of writing."""
@@ -60,16 +66,34 @@ def cells_of(name: str, source: SqlSource, connection: sa.Connection) -> Cells:
     rows = _selected(source, connection)
     described: Any = connection.execute(sa.select(sa.text("*")).select_from(rows).limit(0)).cursor.description
     columns = [str(column[0]) for column in described]
+    if not columns:
+        raise DataError(f"source {name!r}: it has no column; expected at least one: name some in its query or table")
     lower = [column.lower() for column in columns]
     if twice := sorted({column for column in columns if lower.count(column.lower()) > 1}):
         raise DataError(f"source {name!r}: its columns {twice} share a name; name each apart: SELECT a.id AS a_id, ...")
     if connection.dialect.name == "postgresql":
-        return Cells(
-            name, connection, rows, {column: OIDS.get(d[1], "VARCHAR") for column, d in zip(columns, described, strict=True)}
-        )
+        kinds = {column: _kind_of_oid(d[1], d[4], d[5]) for column, d in zip(columns, described, strict=True)}
+        numeric = {column for column, d in zip(columns, described, strict=True) if d[1] == NUMERIC}
+        return Cells(name, connection, rows, kinds, frozenset(numeric))
     declared = _declared(connection, rows)
     seen = _seen(connection, rows, [column for column in columns if column not in declared])
-    return Cells(name, connection, rows, {column: declared.get(column) or seen[column] for column in columns})
+    found = {column: declared.get(column) or seen[column] for column in columns}
+    decimals = {column for column, (_, is_decimal) in found.items() if is_decimal}
+    return Cells(name, connection, rows, {column: kind for column, (kind, _) in found.items()}, frozenset(decimals))
+
+
+def _kind_of_oid(oid: int, precision: int | None, scale: int | None) -> Kind:
+    """The kind by what is declared alone, so that it is the same whatever rows there are."""
+    if oid == NUMERIC and precision is not None and scale is not None:
+        return _kind_of_decimal(precision, scale)
+    return OIDS.get(oid, "VARCHAR")
+
+
+def _kind_of_decimal(precision: int, scale: int) -> Kind:
+    """Whole numbers are never doubles, which would make one of two large keys."""
+    if scale > 0:
+        return "DOUBLE"
+    return "BIGINT" if precision - scale <= WHOLE_DIGITS else "VARCHAR"
 
 
 def typed(db: duckdb.DuckDBPyConnection, batch: pa.Table, kinds: dict[str, Kind]) -> duckdb.DuckDBPyRelation:
@@ -108,7 +132,7 @@ def _selected(source: SqlSource, connection: sa.Connection) -> sa.FromClause:
     if source.query is None:
         schema, table = table_of(source)
         return sa.table(table, schema=schema)
-    query = source.query.strip().rstrip(";")
+    query = _without_end(source.query)
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"CREATE TEMP VIEW tidemill AS {query}")
         return sa.table("tidemill", schema="temp")
@@ -116,15 +140,46 @@ def _selected(source: SqlSource, connection: sa.Connection) -> sa.FromClause:
     return sa.text(query.replace(":", r"\:") + "\n").columns().subquery("tidemill")
 
 
-def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, Kind]:
-    """The kinds that the database declares of a table's columns; of a query's none."""
+# What a statement of SQL is made of; nothing is what a database passes over, and what ends the statement.
+_WORD = re.compile(
+    r"(?P<nothing>\s+|--[^\n]*|/\*.*?\*/|;)"
+    r"|[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<dollar>\$\w*\$).*?(?P=dollar)|\w+|.",
+    re.DOTALL,
+)
+
+
+def _without_end(query: str) -> str:
+    """The query up to its last word: without the semicolon and the comments behind it, which a query within another cannot have."""
+    return query[: max((word.end() for word in _WORD.finditer(query) if not word["nothing"]), default=0)]
+
+
+def _declared(connection: sa.Connection, rows: sa.FromClause) -> dict[str, tuple[Kind, bool]]:
+    """The kinds that the database declares of a table's columns, and whether they are decimals; of a query's none."""
     if not isinstance(rows, sa.TableClause):
         return {}
     columns = sa.inspect(connection).get_columns(rows.name, schema=rows.schema)
-    return {column["name"]: kind for column in columns if (kind := _kind_of_type(column["type"]))}
+    free = connection.dialect.name == "sqlite"  # it declares digits and holds to none
+    found = {column["name"]: (_kind_of_type(column["type"], free), _is_decimal(column["type"])) for column in columns}
+    if free:
+        dates = [column for column, (kind, _) in found.items() if kind == "DATE"]
+        found |= dict.fromkeys(_with_time(connection, rows, dates), ("TIMESTAMP", False))
+    return {column: (kind, is_decimal) for column, (kind, is_decimal) in found.items() if kind}
 
 
-def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
+def _with_time(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> list[str]:
+    """Those of SQLite's columns declared of dates that hold a time of day other than midnight."""
+    if not columns:
+        return []
+    times = [sa.func.ltrim(sa.func.substr(sa.column(column), 11), "T 0:.Z") for column in columns]
+    found = connection.execute(sa.select(*(sa.func.max(time != "") for time in times)).select_from(rows)).one()
+    return [column for column, has_time in zip(columns, found, strict=True) if has_time]
+
+
+def _is_decimal(declared: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(declared, sa.Numeric) and not isinstance(declared, sa.Float)
+
+
+def _kind_of_type(declared: sa.types.TypeEngine[Any], free: bool) -> Kind | None:
     match declared:
         case sa.types.NullType():
             return None
@@ -132,6 +187,8 @@ def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
             return "BOOLEAN"
         case sa.Integer():
             return "BIGINT"
+        case sa.Numeric(precision=int() as precision, scale=int() as scale) if _is_decimal(declared) and not free:
+            return _kind_of_decimal(precision, scale)
         case sa.Numeric():
             return "DOUBLE"
         case sa.DateTime():
@@ -142,14 +199,14 @@ def _kind_of_type(declared: sa.types.TypeEngine[Any]) -> Kind | None:
             return "VARCHAR"
 
 
-def _seen(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> dict[str, Kind]:
-    """The kinds of columns by all of their values."""
+def _seen(connection: sa.Connection, rows: sa.FromClause, columns: Sequence[str]) -> dict[str, tuple[Kind, bool]]:
+    """The kinds of columns by all of their values, and whether there are decimals among these."""
     types: dict[str, set[type]] = {column: set() for column in columns}
     if columns:
         for part in _parts(connection, sa.select(*map(sa.column, columns)).select_from(rows)):
             for column, values in zip(columns, zip(*part, strict=True), strict=True):
                 types[column].update(map(type, values))
-    return {column: _kind_of_values(found - {type(None)}) for column, found in types.items()}
+    return {column: (_kind_of_values(found - {type(None)}), Decimal in found) for column, found in types.items()}
 
 
 def _kind_of_values(types: set[type]) -> Kind:
@@ -169,9 +226,25 @@ _VALUES: list[tuple[set[type], Kind]] = [
 
 
 def _parts(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Sequence[sa.Row[Any]]]:
-    options = {"stream_results": True, "yield_per": ROWS}
+    """The rows in batches that are bounded in rows and bytes."""
+    options = {"stream_results": True, "max_row_buffer": STEP}
     with closing(connection.execute(statement, execution_options=options)) as result:
-        yield from result.partitions()
+        held: list[sa.Row[Any]] = []
+        size, step = 0, STEP // 10
+        while rows := result.fetchmany(step):
+            width = sum(_width(value) for row in rows for value in row)
+            step = max(1, min(STEP, 2 * step, BYTES * len(rows) // max(1, width)))
+            held += rows
+            size += width
+            if size >= BYTES or len(held) + step > ROWS:
+                yield held
+                held, size = [], 0
+        if held:
+            yield held
+
+
+def _width(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 16
 
 
 def _fetched(name: str, connection: sa.Connection, statement: sa.Select[Any], kinds: dict[str, Kind]) -> Iterator[pa.Table]:

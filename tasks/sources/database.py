@@ -20,8 +20,9 @@ SECONDS = 7200.0  # after which no further attempt begins
 SHOWN = 20  # tables that an error lists at most
 
 # By driver; what the URL says of the same comes first. A host that is gone in mid-read is noticed after a minute.
-CONNECT: dict[str, dict[str, int]] = {
+CONNECT: dict[str, dict[str, int | str]] = {
     "psycopg": {
+        "client_encoding": "UTF8",  # PGCLIENTENCODING may name one that the server does not convert to
         "connect_timeout": 10,
         "keepalives_idle": 30,
         "keepalives_interval": 10,
@@ -31,7 +32,14 @@ CONNECT: dict[str, dict[str, int]] = {
     "pysqlite": {"timeout": 5},
 }
 # PostgreSQL writes values as its session says: here always the same way, whatever the server's or the user's settings.
-SESSION = {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "iso_8601", "bytea_output": "hex", "extra_float_digits": "1"}
+SESSION = {
+    "client_encoding": "UTF8",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+}
 
 # SQLSTATE's classes and codes: connection, rollback of a conflict, shut-down and start-up, too many connections.
 PASSING = ("08", "40", "57P0", "53300")

@@ -69,13 +69,15 @@ class Fetched:
         self.pages.append(page)
 
     def joined(self, counter: str) -> Path:
-        """One file of all rows, each with its page's number under that name: DuckDB would hold 32 MB for each file of many."""
+        """One file of all rows, each with its number under that name: DuckDB would hold 32 MB for each file of many."""
         path = self.folder / "joined.jsonl"
+        count = 0
         with path.open("wb") as whole:
             for number, page in enumerate(self.pages):
                 with self._rows(number).open("rb") as rows:
                     for row in rows if page.rows else ():
-                        whole.write(b'{"%s": %d%s%s' % (counter.encode(), number, b"" if row == b"{}\n" else b", ", row[1:]))
+                        whole.write(b'{"%s": %d%s%s' % (counter.encode(), count, b"" if row == b"{}\n" else b", ", row[1:]))
+                        count += 1
         return path
 
     def discard(self) -> None:
@@ -115,7 +117,7 @@ def fetch(name: str, source: ApiSource, guard: Guard, folder: Path, span: Span) 
             if source.watermark:
                 rows = _within(name, rows, source.watermark.column, span)
             if source.key:
-                rows = _once_each(name, rows, source.key)
+                _refuse_keyless(name, rows, source.key)
             # A fingerprint of rows that hold what nobody may see could be guessed from, and stays in memory.
             fetched.add(replace(sheet, digest="") if guard.changes else sheet, rows, _largest(name, source, rows, fetched))
             if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
@@ -141,19 +143,9 @@ def _within(name: str, rows: list[dict[str, Scalar]], column: str, span: Span) -
     return kept
 
 
-def _once_each(name: str, rows: list[dict[str, Scalar]], key: str) -> list[dict[str, Scalar]]:
-    """The page's rows without repeated ones; DataError when one key stands for two rows, and so tells no rows apart."""
-    by_key: dict[Scalar, dict[str, Scalar]] = {}
-    for row in rows:
-        value = row.get(key)
-        if value is None:
-            raise DataError(f"source {name!r}: a row has no value in {key!r}, its key; it has {sorted(row)}; correct key")
-        if by_key.setdefault(value, row) != row:
-            raise DataError(
-                f"source {name!r}: two different rows of one page have the same {key!r}, its key; "
-                "name a column that tells rows apart, or remove key"
-            )
-    return list(by_key.values())
+def _refuse_keyless(name: str, rows: list[dict[str, Scalar]], key: str) -> None:
+    if without := next((row for row in rows if row.get(key) is None), None):
+        raise DataError(f"source {name!r}: a row has no value in {key!r}, its key; it has {sorted(without)}; correct key")
 
 
 def _largest(name: str, source: ApiSource, rows: Sequence[Mapping[str, Scalar]], before: Fetched) -> str | None:

@@ -32,10 +32,10 @@ def moved(where: str) -> DataError:
     return DataError(f"{where} changed while it was read; nothing of it was kept, start the run again")
 
 
-def refuse_moved(name: str, found: Mark, locked: Mark) -> None:
-    """DataError unless the source is what the lock says it was."""
+def refuse_moved(name: str, found: Mark, locked: Mark, why: str = "") -> None:
+    """DataError unless the source is what the lock says it was; `why` says how it may come that it is not."""
     if found != locked:
         raise DataError(
-            f"source {name!r} is not what sources.lock says: found {found}, locked {locked or None}; "
+            f"source {name!r} is not what sources.lock says: found {found}, locked {locked or None}{why and f' ({why})'}; "
             "`python -m flows.train` looks again and rewrites the lock, or put the locked content back"
         )

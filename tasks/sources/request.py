@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote, quote_plus
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -61,11 +62,12 @@ class Caller:
     """Asks the API of one source; with the block entered, over connections that stay open."""
 
     def __init__(self, name: str, source: ApiSource, guard: Guard) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL, and queries may hold keys
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)  # they log URLs, and queries hold tokens
         self.name, self.source, self.guard = name, source, guard
-        self.token = _header_safe(source.token, read_secret(source.token)) if source.token else ""
+        self.token = _sendable(source.token, read_secret(source.token)) if source.token else ""
         headers = {"Accept": "application/json", "User-Agent": "tidemill"}
-        if self.token:
+        if self.token and source.parameter is None:
             headers |= {source.header: self.token} if source.header else {"Authorization": f"Bearer {self.token}"}
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self.client = httpx.Client(headers=headers, timeout=timeout, follow_redirects=False)
@@ -101,9 +103,23 @@ class Caller:
             raise DataError(f"{where}: refused to follow it from {own} to {found}; if that is right, make it the source's url")
         return url
 
+    def without_token(self, link: str) -> str:
+        """The link as it may stand on disk: without the token's parameter, which many a server repeats in it."""
+        if self.source.parameter is None:
+            return link
+        url = httpx.URL(link)
+        bare = str(url.copy_remove_param(self.source.parameter)) if self.source.parameter in url.params else link
+        if any(spelling in bare for spelling in _spellings(self.token)):
+            raise DataError(
+                f"source {self.name!r}: the next page's URL holds the token outside of its parameter; "
+                f"send it in a header, if the server takes one: header instead of parameter {self.source.parameter!r}"
+            )
+        return bare
+
     def redacted(self, text: str) -> str:
         """The beginning of a text without the source's secrets, e-mail addresses and long numbers."""
-        for secret in (self.token, *(value for value in self.source.query.values() if len(value) >= 8)):
+        queried = (value for value in self.source.query.values() if len(value) >= 8)
+        for secret in (spelling for value in (self.token, *queried) for spelling in _spellings(value)):
             text = text.replace(secret, "***") if secret else text
         text = re.sub(r"\S+@\S+", "...@...", " ".join(text.split()))
         text = re.sub(r"\d(?:[ ()/.-]?\d){4,}", "###", text)
@@ -114,7 +130,7 @@ class Caller:
         self.own(url, where)
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                with self.client.stream("GET", url) as response:
+                with self.client.stream("GET", self._with_token(url)) as response:
                     if not response.has_redirect_location:
                         return read(self._answer(response, self._body(response, deadline, where), where))
                     url = self.own(response.url.join(response.headers["Location"]), f"{where}: redirected")
@@ -124,6 +140,10 @@ class Caller:
             except (httpx.RequestError, httpx.InvalidURL) as error:
                 raise NoPageError(f"the connection failed: {self.redacted(str(error))}", ATTEMPTS) from error
         raise DataError(f"{where}: redirected more than {MAX_REDIRECTS} times; correct the source's url")
+
+    def _with_token(self, url: httpx.URL) -> httpx.URL:
+        """The URL as it is asked for: what is kept and told is the one without the token."""
+        return url.copy_set_param(self.source.parameter, self.token) if self.source.parameter else url
 
     def _body(self, response: httpx.Response, deadline: float, where: str) -> bytes:
         body = bytearray()
@@ -146,7 +166,12 @@ class Caller:
             kind = AbsentError if status == 404 else DataError
             raise kind(f"{where}: status {status}{came}; correct the source's url, query or page in params.yaml")
         try:
-            value = json.loads(body, parse_constant=_constant)
+            value = json.loads(body, parse_constant=_constant, object_pairs_hook=_each_once)
+        except TwiceError as error:
+            said = self.redacted(error.key)
+            raise DataError(
+                f"{where}: an object in the answer has the key {said!r} twice; expected each once: ask its maker"
+            ) from error
         except (ValueError, RecursionError) as error:
             said = f"status {status}, expected JSON, found {len(body):,} bytes that are none{came}"
             raise NoPageError(said, ATTEMPTS_MALFORMED) from error
@@ -158,10 +183,32 @@ class Caller:
         return f": {text!r}" if text and not self.guard.changes else ""
 
 
-def _header_safe(reference: str, secret: str) -> str:
+def _sendable(reference: str, secret: str) -> str:
     if not (secret.isascii() and secret.isprintable()) or secret != secret.strip():
-        raise ParamsError(f"secret {reference} holds spaces, line ends or letters that no HTTP header can carry; set it anew")
+        raise ParamsError(f"secret {reference} holds spaces, line ends or letters that no HTTP request can carry; set it anew")
     return secret
+
+
+def _spellings(secret: str) -> list[str]:
+    """The secret as it may stand in a text, in JSON of some languages and in a URL; the longest first."""
+    spelt = {secret, secret.replace("/", "\\/"), quote(secret, safe=""), quote(secret), quote_plus(secret)} - {""}
+    return sorted(spelt, key=len, reverse=True)
+
+
+class TwiceError(Exception):
+    """An object of JSON names a key twice, of which one value would be lost."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def _constant(word: str) -> None:

@@ -1,6 +1,7 @@
 """Where a source lands: Parquet parts in a folder of its own, and a list of them that is always whole."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -10,11 +11,32 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from tasks.shards import count_rows
 from tasks.stage import discard, replacing
 
 LANDED = Path(".cache/ingest")
+LOCK = Path(".cache/ingest.lock")
+
+log = logging.getLogger("tasks.ingest")
+
+
+@contextmanager
+def alone(workspace: Path = Path()) -> Iterator[None]:
+    """Within the block no other process lands sources in the workspace: this one waits for it, or it for this one."""
+    path = workspace / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, is_singleton=True)  # a block within a block of the same process waits for nobody
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process lands this workspace's sources: waits for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -55,9 +77,10 @@ class Store:
         """What the relative paths of a source start from."""
         return self.folder.parents[len(LANDED.parts) + 1]
 
-    def holds(self, schema: pa.Schema) -> bool:
-        """Whether tables of the schema would be further rows of what the store holds."""
-        return not self.parts or bool(pq.read_schema(self.paths[-1]).equals(schema))
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and types of the rows, of which there are some."""
+        return pq.read_schema(self.paths[-1]).remove_metadata()
 
     @contextmanager
     def adding(self, mark: str, styles: dict[str, str] | None = None) -> Iterator[Path]:

@@ -4,10 +4,13 @@ import hmac
 import io
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(request, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(paging, "REPEAT_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr(paging, "DOUBT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -193,6 +197,38 @@ def test_values_land_in_the_common_types(server: Api) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["2024-01-31", None], [date(2024, 1, 31), None]),
+        (["2024-01-31T10:00:00.25", "2024-01-31 10:00"], [datetime(2024, 1, 31, 10, 0, 0, 250000), datetime(2024, 1, 31, 10)]),
+        (["2024-01-31T10:00:00Z", "2024-01-31"], [datetime(2024, 1, 31, 10), datetime(2024, 1, 31)]),
+        (["2024-01-31T10:00:00+0200", "2024-01-31T10:00Z"], [datetime(2024, 1, 31, 8), datetime(2024, 1, 31, 10)]),
+        *(
+            (texts, texts)
+            for texts in [
+                ["24-01-15", "24-01-16"],
+                ["100-10-10", "100-10-11"],
+                ["13-02-2013", "14-02-2013"],
+                ["13/02/2013", "02/13/2013"],
+                ["01.02.2013", "02.02.2013"],
+                ["2013-02-30", "2013-02-28"],
+                ["2013-02-28", "soon"],
+                ["10:00:00", "11:00:00"],
+                ["1", "2"],
+                ["20240131", "20240201"],
+                ["infinity", "epoch"],
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_text_is_a_date_or_time_only_where_all_of_it_is_iso(server: Api, values: list[Any], wanted: list[Any]) -> None:
+    server.answer = lambda asked: Reply({"items": [{"id": i, "d": value} for i, value in enumerate(values)]})
+    api.look("orders", source(server, None), OPEN, store())
+    assert [row["d"] for row in stored()] == wanted
+
+
 def test_type_is_read_from_the_last_of_many_pages_too(server: Api) -> None:
     server.answer = by_number([{"id": i, "n": 1 if i < 59 else "far"} for i in range(60)], 1)
     api.look("orders", source(server, Page(by="number", parameter="page")), OPEN, store())
@@ -330,6 +366,11 @@ def test_row_that_comes_again_with_a_later_watermark_replaces_the_one_before(ser
         ({"x": "2024-01-01"}, {"x": "a"}),
         ({"x": "2024-01-01T00:00:00Z"}, {"x": "a"}),
         ({"x": True}, {"x": 1}),
+        ({"x": "2024-01-01"}, {"x": "2024-01-01T10:00:00"}),
+        ({"x": "2024-01-01T10:00:00"}, {"x": "2024-01-01"}),
+        ({"x": "2024-01-01T10:00:00+02:00"}, {"x": "2024-01-01T10:00:00"}),
+        ({"x": "24-01-15"}, {"x": "2024-01-15"}),
+        ({"x": "2024-01-15"}, {"x": "24-01-15"}),
     ],
 )
 def test_parts_that_land_one_by_one_equal_what_lands_at_once(server: Api, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -433,7 +474,7 @@ def test_run_killed_between_pages_goes_on_after_the_last_whole_one(server: Api, 
     assert no_original_is_on_disk(tmp_path)
     server.answer = good
     assert api.look("orders", source(server), GUARD, store())["rows"] == 10
-    assert server.queries("page") == sorted([*"1234", page])
+    assert server.queries("page") == sorted([*"12344556", page])
     assert words(stored()) == words(ROWS)
     assert no_original_is_on_disk(tmp_path)
 
@@ -659,6 +700,20 @@ def test_poll_and_ingest_append_new_rows_exactly_once(server: Api, tmp_path: Pat
     assert list(bytes_of(fresh / "data/raw").values()) == list(raw.values())
 
 
+def test_two_ingests_at_once_both_give_the_whole_table(server: Api, tmp_path: Path) -> None:
+    server.answer = table = Table(ROWS)
+    workspace(server, tmp_path)
+    update_lock(tmp_path, logging.getLogger("tests"))
+    shutil.rmtree(tmp_path / ".cache")
+    server.answer = lambda asked: replace(table(asked), delay=0.2)
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result()[0] for future in [pool.submit(ingest, tmp_path) for _ in range(2)]]
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 2
+    assert sum("another process lands this workspace's sources: waits for it" in one.stdout for one in done) == 1
+    rows = [row for path in sorted((tmp_path / "data/raw").glob("*.parquet")) for row in read_parquet(path).to_pylist()]
+    assert words(rows) == words(ROWS)
+
+
 def test_ingest_says_in_one_line_that_the_api_gives_something_else(server: Api, tmp_path: Path) -> None:
     server.answer = table = Table(ROWS[:6])
     workspace(server, tmp_path)
@@ -671,4 +726,5 @@ def test_ingest_says_in_one_line_that_the_api_gives_something_else(server: Api, 
     done, _ = ingest(fresh)
     assert done.returncode == 3
     assert done.stderr.startswith("error: ingest: source 'orders' is not what sources.lock says")
+    assert "(below its watermark '2024-01-01T10:00:05Z' rows came late, changed or went); `python -m flows.train`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,18 +2,20 @@
 
 import json
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from tasks.core.errors import DataError, ParamsError, TidemillError
 from tasks.core.privacy import Guard
-from tasks.params import ApiSource, Page
+from tasks.params import ApiSource, Page, Since
 from tasks.shards import read_parquet
 from tasks.sources import api, paging, request
 from tasks.sources.store import Store
@@ -22,6 +24,7 @@ from tests.sources.api_server import Api, Asked, Reply, by_cursor, by_number, fi
 ROWS: list[dict[str, Any]] = [{"id": i, "word": f"w{i}"} for i in range(10)]
 OPEN = Guard()  # no column is protected
 NUMBERED = Page(by="number", parameter="page", size_parameter="size", size=3)
+END = ["4", "4", "5", "5", "6"]  # the last page is short, the one after it empty, each twice, and so is the one after that
 BY_CURSOR = Page(by="cursor", parameter="after", next="meta.next")
 
 
@@ -30,6 +33,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(request, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(paging, "REPEAT_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr(paging, "DOUBT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_passing_fault_costs_a_retry_and_no_row(server: Api, fault: str) -> None
     waiting = [PASSING[fault]]
     server.answer = lambda asked: waiting.pop() if waiting and asked.query["page"] == "2" else good(asked)
     assert landed(source(server)) == ROWS
-    assert server.queries("page") == ["1", "2", "2", "3", "4"]
+    assert server.queries("page") == ["1", "2", "2", "3", *END]
 
 
 def test_two_faults_after_each_other_cost_two_retries(server: Api) -> None:
@@ -200,6 +204,17 @@ def test_next_page_on_another_host_is_refused_and_nothing_is_sent_there(server: 
         assert other.asked == []
 
 
+@pytest.mark.parametrize("following", ["http://h:port/", "http://[::1/", "http://a\nb/"])
+def test_next_page_whose_url_is_none_is_refused(server: Api, following: str) -> None:
+    server.answer = lambda asked: Reply({"items": ROWS, "next": following})
+    assert "page 1: its URL is none" in refusal(source(server, Page(by="link", next="next")))
+
+
+def test_url_that_no_client_takes_is_told(server: Api) -> None:
+    odd = source(server).model_copy(update={"url": "http://a\u2024\u2024b.example:1/rows"})
+    assert "source 'orders': page 1:" in refusal(odd)
+
+
 def test_redirect_on_the_same_host_is_followed(server: Api) -> None:
     good = by_number(ROWS, 3)
     server.answer = lambda asked: (
@@ -266,13 +281,70 @@ def test_empty_pages_between_full_ones_do_not_end_what_a_cursor_leads_through(se
     assert landed(source(server, BY_CURSOR)) == ROWS
 
 
-@pytest.mark.parametrize("following", [lambda n: "same", lambda n: f"c{n}"], ids=["same", "new"])
-def test_empty_pages_that_still_name_a_next_one_end(server: Api, following: Callable[[int], str]) -> None:
+def test_empty_page_that_names_itself_the_next_one_ends(server: Api) -> None:
+    server.answer = lambda asked: Reply({"items": ROWS if len(server.asked) == 1 else [], "meta": {"next": "same"}})
+    assert landed(source(server, BY_CURSOR)) == ROWS
+    assert len(server.asked) == 3
+
+
+def test_many_empty_pages_with_a_cursor_are_followed_and_those_without_end_are_an_error(
+    server: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MAX_EMPTY", 30)
+
     def answer(asked: Asked) -> Reply:
-        return Reply({"items": ROWS if len(server.asked) == 1 else [], "meta": {"next": following(len(server.asked))}})
+        n = int(asked.query.get("after", "0"))
+        return Reply({"items": [ROWS[n // 29]] if n % 29 == 0 else [], "meta": {"next": str(n + 1) if n < 261 else None}})
 
     server.answer = answer
     assert landed(source(server, BY_CURSOR)) == ROWS
+    server.answer = lambda asked: Reply({"items": [], "meta": {"next": len(server.asked)}})
+    with pytest.raises(DataError, match="the 30 pages before it have no row and each names a next one"):
+        landed(source(server, BY_CURSOR))
+
+
+@pytest.mark.parametrize(("by", "left"), [("number", 0), ("number", 4), ("offset", 0), ("offset", 4), ("cursor", 0), ("link", 0)])
+@pytest.mark.parametrize("at", [1, 3, 10])
+@pytest.mark.parametrize("size", [10, None])
+def test_page_that_lacks_rows_once_costs_no_row(server: Api, by: str, left: int, at: int, size: int | None) -> None:
+    rows = [{"id": i} for i in range(95)]
+    faults = [left]
+    size_parameter = {"size_parameter": "size", "size": size} if size else {}
+    pages = {
+        "number": Page(by="number", parameter="page", **size_parameter),
+        "offset": Page(by="offset", parameter="page", start=0, **size_parameter),
+        "cursor": Page(by="cursor", parameter="page", next="next", **size_parameter),
+        "link": Page(by="link", next="next", **size_parameter),
+    }
+
+    def answer(asked: Asked) -> Reply:
+        place = int(asked.query.get("page", "0" if by == "offset" else "1"))
+        start = place if by == "offset" else (place - 1) * 10
+        following = place + 1 if start + 10 < len(rows) else None
+        link = f"{server.url}?page={following}" if following else None
+        found = rows[start : start + 10]
+        if start == (at - 1) * 10 and faults:
+            return Reply({"items": found[: faults.pop()]})
+        return Reply({"items": found, "next": following if by == "cursor" else link})
+
+    server.answer = answer
+    assert landed(source(server, pages[by])) == rows
+    assert not faults
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_pages_that_the_server_leaves_rows_out_of_do_not_end_the_list(server: Api, status: int) -> None:
+    rows = [{"id": i} for i in range(69) if i not in (25, 28) and not 40 <= i < 50]
+
+    def answer(asked: Asked) -> Reply:
+        number = int(asked.query["page"])
+        return Reply({"items": [row for row in rows if row["id"] // 10 == number - 1]}, status=status if number > 7 else 200)
+
+    server.answer = answer
+    assert landed(source(server, Page(by="number", parameter="page"))) == rows
+    shutil.rmtree("store")
+    server.answer = lambda asked: Reply({"items": [row for row in rows if 0 <= row["id"] - int(asked.query["from"]) < 10]})
+    assert landed(source(server, Page(by="offset", parameter="from", size_parameter="n", size=10), key="id")) == rows
 
 
 def test_rows_that_overlap_between_pages_count_once_by_their_key(server: Api) -> None:
@@ -286,9 +358,26 @@ def test_row_that_changes_between_pages_counts_as_it_came_last(server: Api) -> N
     assert landed(source(server, key="id")) == [{"id": 0, "word": "new"}, *ROWS[1:]]
 
 
-def test_key_of_two_rows_in_one_page_is_refused(server: Api) -> None:
-    server.answer = lambda asked: Reply({"items": [{"id": 1, "word": "a"}, {"id": 1, "word": "b"}]})
-    assert "two different rows of one page have the same 'id', its key" in refusal(source(server, None, key="id"))
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+@pytest.mark.parametrize("at", [["9", "10", "2"], [9, 10, 2], ["2024-01-01T01:00:00+02:00", "2024-01-01T00:00:00Z", "2023-12-31"]])
+def test_newest_row_of_a_key_counts_wherever_pages_are_cut(
+    server: Api, caplog: pytest.LogCaptureFixture, size: int, at: list[Any]
+) -> None:
+    rows = [{"id": 1, "word": "a", "at": at[0]}, {"id": 1, "word": "b", "at": at[1]}, {"id": 1, "word": "c", "at": at[2]}]
+    server.answer = by_number([*rows, {"id": 2, "word": "d", "at": at[0]}], size)
+    page = Page(by="number", parameter="page")
+    assert [row["word"] for row in landed(source(server, page, key="id"))] == ["c", "d"]
+    assert "4 different rows have 2 different values of 'id', its key: of each only the newest row counts" in caplog.text
+    shutil.rmtree("store")
+    of = source(server, page, key="id", watermark=Since(column="at", parameter="since"))
+    assert [row["word"] for row in landed(of)] == ["b", "d"]
+
+
+@pytest.mark.parametrize("body", [b'{"items": [{"id": 1, "x": 1, "x": 2}]}', b'{"items": [{"id": 1, "u": {"x": 1, "x": 1}}]}'])
+def test_key_that_an_object_has_twice_is_refused(server: Api, body: bytes) -> None:
+    server.answer = lambda asked: Reply(body)
+    assert "an object in the answer has the key 'x' twice; expected each once" in refusal(source(server, None))
+    assert len(server.asked) == 1
 
 
 def test_row_without_its_key_is_refused(server: Api) -> None:
@@ -343,11 +432,57 @@ def test_no_message_tells_a_secret_that_the_server_repeats(
     server.answer = lambda asked: Reply(
         json.dumps([asked.headers["authorization"], asked.query, "ann@example.org", "+1 555 123 4567"]).encode(), 400
     )
-    said = refusal(source(server, token="env:API_TOKEN", query={"api_key": "k3y-of-the-query"}))
+    said = refusal(source(server, token="env:API_TOKEN", query={"from": "k3y-of-the-query"}))
     assert 'status 400: \'["Bearer ***", ' in said
     written = "".join(path.read_text(errors="replace") for path in Path().rglob("*") if path.is_file())
     for secret in ("s3cret", "k3y-of", "ann@", "4567"):
         assert secret not in said + written + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("by", ["number", "link", "link in the page"])
+def test_token_in_the_query_is_sent_with_every_page_and_stands_nowhere(
+    server: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    secret = "s3cr/t+tok=n&x"
+    spelt = ("s3cr", "%2Ft", "tok=", "tok%3D")
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("API_TOKEN", secret)
+    pages = {"number": NUMBERED, "link": Page(by="link"), "link in the page": Page(by="link", next="next")}
+    of = source(server, pages[by], token="env:API_TOKEN", parameter="api_key", query={"kind": "all"})
+    status = [200]
+
+    def answer(asked: Asked) -> Reply:
+        number = int(asked.query.get("page", "1"))
+        following = f"{server.url}?{urlencode({'page': number + 1, 'api_key': asked.query['api_key']})}" if number < 4 else None
+        body = {"items": ROWS[3 * number - 3 : 3 * number], "next": following, "asked": asked.query}
+        if asked.path == "/rows" and number == 2:
+            return Reply(status=307, headers={"Location": f"/moved?{urlencode(asked.query)}"})
+        fault = number == 3 and status[0] != 200
+        return Reply({"asked": asked.query} if fault else body, status[0] if fault else 200,
+                     headers={"Link": f'<{following}>; rel="next"'} if following else {})  # fmt: skip
+
+    server.answer = answer
+    for status[0] in (400, 401, 503):
+        monkeypatch.setattr(request, "ATTEMPTS", 1)
+        said = refusal(of)
+        assert not any(word in said for word in spelt), said
+    written = "".join(path.read_text(errors="replace") for path in Path("store").rglob("*") if path.is_file())
+    assert "w2" in written
+    status[0] = 200
+    assert landed(of) == ROWS
+    assert {asked.query["api_key"] for asked in server.asked} == {secret}
+    assert {asked.query["kind"] for asked in server.asked} == {"all"}
+    assert not any("authorization" in asked.headers for asked in server.asked)
+    written += "".join(path.read_text(errors="replace") for path in Path().rglob("*") if path.is_file())
+    assert not any(word in written + caplog.text for word in spelt)
+
+
+def test_next_page_that_holds_the_token_in_its_path_is_refused(server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "s3cret-token")
+    server.answer = lambda asked: Reply({"items": ROWS, "next": "/s3cret-token/2"})
+    said = refusal(source(server, Page(by="link", next="next"), token="env:API_TOKEN", parameter="key"))
+    assert "holds the token outside of its parameter" in said
+    assert "s3cret" not in said
 
 
 def test_what_came_instead_of_a_page_is_not_shown_when_columns_are_protected(server: Api) -> None:
@@ -362,7 +497,7 @@ def test_pages_before_a_fault_are_not_asked_for_again(server: Api) -> None:
     refusal(source(server))
     server.answer = good
     assert landed(source(server)) == ROWS
-    assert server.queries("page") == ["1", "2", "3", "3", "4"]
+    assert server.queries("page") == ["1", "2", "3", "3", *END]
 
 
 def test_server_that_gives_smaller_pages_than_asked_loses_no_row(server: Api) -> None:
@@ -370,10 +505,10 @@ def test_server_that_gives_smaller_pages_than_asked_loses_no_row(server: Api) ->
     assert landed(source(server, Page(by="number", parameter="page", size_parameter="size", size=100))) == ROWS
 
 
-def test_short_page_ends_where_full_ones_came_and_404_ends_after_a_short_one(server: Api) -> None:
+def test_end_is_asked_for_a_few_times_and_404_ends_after_a_short_page(server: Api) -> None:
     server.answer = by_number(ROWS, 3)
     landed(source(server))
-    assert server.queries("page") == ["1", "2", "3", "4"]
+    assert server.queries("page") == ["1", "2", "3", *END]
 
     good = by_number(ROWS, 4)
     server.answer = lambda asked: Reply(status=404) if int(asked.query["page"]) > 3 else good(asked)

@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from tasks.core.errors import DataError, ParamsError
 from tasks.params import Privacy, SqlSource
+from tasks.sources import cells, database
 from tasks.sources.land import land, look
 from tasks.sources.lock import Mark
 from tests.sources.postgres import PASSWORD, VARIABLE, Base, Proxy, proxying, running_postgres
@@ -62,6 +64,10 @@ def landed(of: SqlSource, privacy: Privacy = OPEN) -> tuple[Mark, dict[str, list
     """The source's mark, and its rows as they landed, column by column in one order."""
     mark = look("t", of, privacy)
     return mark, rows(land("t", of, privacy, mark))
+
+
+def without_columns(mark: Mark) -> Mark:
+    return {key: value for key, value in mark.items() if key != "columns"}
 
 
 def rows(paths: list[Path]) -> dict[str, list[Any]]:
@@ -124,12 +130,46 @@ def test_every_type_lands_as_the_common_ones_whatever_the_session_says(base: Bas
     assert {values[1] for values in table.values()} == {None}
 
 
+@pytest.mark.parametrize("setting", [None, "LATIN1", "WIN1252"])
+def test_text_of_another_encoding_lands_as_it_is_meant(base: Base, monkeypatch: pytest.MonkeyPatch, setting: str | None) -> None:
+    name = f"{base.name}_latin"
+    base.run(f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    latin = Base(base.port, name)
+    latin.run("CREATE TABLE t AS SELECT 1 AS w, 'Z' || chr(252) || 'rich' AS x, chr(195) || chr(169) AS y")
+    if setting:
+        monkeypatch.setenv("PGCLIENTENCODING", setting)
+    assert landed(source(latin.url(), table="t"))[1] == {"w": [1], "x": ["Z\u00fcrich"], "y": ["\u00c3\u00a9"]}
+
+
 def test_column_that_is_null_for_long_keeps_its_type(base: Base) -> None:
     base.run("CREATE TABLE t AS SELECT g AS i, CASE WHEN g > 299990 THEN g END AS late FROM generate_series(1, 300000) g")
     _, table = landed(source(base.url(), table="t"))
     assert table["i"] == list(range(1, 300_001))
     assert table["late"][:3] == [None] * 3
     assert table["late"][-10:] == list(range(299_991, 300_001))
+
+
+def test_decimals_land_whole_in_a_type_that_rows_do_not_change(base: Base, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    base.run(
+        "CREATE TABLE t (w int, k numeric(18), h numeric(5, -2), b numeric(20, 0), n numeric, p numeric(20, 2), z numeric(38, 30))",
+        "INSERT INTO t VALUES (1, 1, 100, 1, 1, 0.5, 0.25)",
+    )
+    of = source(base.url(), table="t", watermark="w")
+    assert landed(of)[1] == {"w": [1], "k": [1], "h": [100], "b": ["1"], "n": [1.0], "p": [0.5], "z": [0.25]}
+    assert "column 'b' stays text: it is declared of whole numbers with more digits than 64 bits hold" in caplog.text
+    assert "decimals" not in caplog.text
+    large = 9007199254740993
+    base.run(
+        f"INSERT INTO t VALUES (2, {large}, 12300, {large}, {large}, {large}.25, 0.1), (3, {large - 1}, 5, {large - 1}, 5, 1, 2)"
+    )
+    _, table = landed(of)
+    assert table["k"] == [1, large, large - 1]
+    assert table["b"] == ["1", str(large), str(large - 1)]
+    assert caplog.text.count("column 'n' holds decimals of more than 15 digits, for example '9007199254740993'") == 1
+    assert caplog.text.count("column 'p' holds decimals of more than 15 digits, for example '9007199254740993.25'") == 1
+    assert "'z'" not in caplog.text
+    assert "'NaN'; correct them, or CAST" in refusal(source(base.url(), query="SELECT 'NaN'::numeric(9, 0) AS x"))
 
 
 def test_row_of_one_null_is_a_row(base: Base) -> None:
@@ -142,6 +182,21 @@ def test_query_lands_as_it_is_written(base: Base) -> None:
     assert landed(source(base.url(), query=query))[1] == {"p": ["50%"], "c": [":x"], "t": ["9"], "m": [3]}
 
 
+@pytest.mark.parametrize("end", ["; -- done", ";\n/* done; */ ;\n", " -- done", ";;", "\n;-- a\n-- b"])
+@pytest.mark.parametrize("word", ["'; -- x'", "E'\\'; --'", '"; --"', "$a$; -- $b$ '$a$", "'it''s; /*'"])
+def test_query_may_end_as_it_is_typed(base: Base, end: str, word: str) -> None:
+    query = f"SELECT w /* ; */ FROM (SELECT {word} AS w) q -- ;\n WHERE true"
+    if word.startswith('"'):
+        query = f"SELECT {word} AS w FROM (SELECT '; --' AS {word}) q"
+    wanted = {"E": "'; --", "$": "; -- $b$ '"}.get(word[0], word[1:-1].replace("''", "'"))
+    assert landed(source(base.url(), query=query + end))[1] == {"w": [wanted]}
+
+
+def test_sqlite_query_may_end_as_it_is_typed(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t AS SELECT 1 AS w")
+    assert landed(source("sqlite:///t.db", query="SELECT *, '; --' AS x FROM t; -- done\n"))[1] == {"w": [1], "x": ["; --"]}
+
+
 def test_table_is_quoted_with_its_schema(base: Base) -> None:
     base.run(
         'CREATE SCHEMA "My Data"',
@@ -151,7 +206,7 @@ def test_table_is_quoted_with_its_schema(base: Base) -> None:
     of = source(base.url(), table='My Data.Tab"le %')
     assert landed(of)[1] == {"Order": [1], "a%b": [2]}
     appending = source(base.url(), table='My Data.Tab"le %', watermark="Order")
-    assert landed(appending)[0] == {"watermark": "1", "rows": 1}
+    assert without_columns(landed(appending)[0]) == {"watermark": "1", "rows": 1, "sum": 1}
 
 
 def test_same_rows_have_one_mark_in_any_order_and_database(base: Base, here: Path) -> None:
@@ -225,22 +280,64 @@ def test_rows_that_came_late_or_went_make_all_be_read_again_once(base: Base) -> 
     of = source(base.url(), table="t", watermark="w")
     landed(of)
     base.run("INSERT INTO t VALUES (3)")
-    assert landed(of) == ({"watermark": "20", "rows": 12}, {"w": [3, *range(10, 21)]})
+    total = sum(w * w for w in [3, *range(10, 21)])
+    mark, table = landed(of)
+    assert without_columns(mark) == {"watermark": "20", "rows": 12, "sum": total}
+    assert table == {"w": [3, *range(10, 21)]}
     base.run("DELETE FROM t WHERE w = 15")
     mark, table = landed(of)
     assert table["w"] == [3, *range(10, 15), *range(16, 21)]
     base.run("INSERT INTO t VALUES (4)")
     shutil.rmtree(".cache")  # as in a fresh copy of the workspace
-    with pytest.raises(DataError, match=r"not what sources.lock says: found {'watermark': '20', 'rows': 12}, locked"):
+    with pytest.raises(DataError, match=r"not what sources.lock says: found {'watermark': '20', 'rows': 12, 'sum'.*}, locked"):
         land("t", of, OPEN, mark)
 
 
-def test_column_that_came_later_makes_all_be_read_again(base: Base) -> None:
-    base.run("CREATE TABLE t AS SELECT 1 AS w")
+@pytest.mark.parametrize("kind", ["bigint", "smallint", "numeric(18)", "date", "timestamp", "timestamptz"])
+def test_as_many_rows_that_came_late_as_went_make_all_be_read_again(base: Base, kind: str) -> None:
+    number = kind in ("bigint", "smallint", "numeric(18)")
+    value = f"({{}})::{kind}" if number else f"('1969-12-30'::timestamptz + ({{}}) * interval '1 day 1 microsecond')::{kind}"
+    base.run(f"CREATE TABLE t AS SELECT {value.format('g')} AS w, g AS i FROM generate_series(-5, 20) g")
     of = source(base.url(), table="t", watermark="w")
-    landed(of)
-    base.run("ALTER TABLE t ADD COLUMN y int DEFAULT 7", "INSERT INTO t VALUES (2, 8)")
-    assert landed(of)[1] == {"w": [1, 2], "y": [7, 8]}
+    first, _ = landed(of)
+    assert landed(of)[0] == first
+    base.run("DELETE FROM t WHERE i IN (5, 7)", f"INSERT INTO t SELECT {value.format('6')}, 6 FROM generate_series(1, 2)")
+    mark, table = landed(of)
+    assert mark == {**first, "sum": mark["sum"]} != first
+    assert sorted(table["i"]) == [*range(-5, 5), 6, 6, 6, *range(8, 21)]
+
+
+def test_lock_of_a_watermark_without_a_sum_is_met_as_before(base: Base) -> None:
+    base.run("CREATE TABLE t AS SELECT g AS w FROM generate_series(1, 9) g")
+    of = source(base.url(), table="t", watermark="w")
+    assert rows(land("t", of, OPEN, {"watermark": "9", "rows": 9}))["w"] == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ("ADD COLUMN z int DEFAULT 7", {"w": [1], "x": [5], "y": ["a"], "z": [7]}),
+        ("DROP COLUMN y", {"w": [1], "x": [5]}),
+        ("ALTER COLUMN x TYPE text USING 'x' || x", {"w": [1], "x": ["x5"], "y": ["a"]}),
+        ("RENAME COLUMN x TO z", {"w": [1], "z": [5], "y": ["a"]}),
+    ],
+)
+@pytest.mark.parametrize("more", [False, True])
+def test_column_that_comes_goes_or_changes_makes_all_be_read_again(
+    base: Base, caplog: pytest.LogCaptureFixture, change: str, wanted: dict[str, list[Any]], more: bool
+) -> None:
+    caplog.set_level("INFO")
+    base.run("CREATE TABLE t AS SELECT 1 AS w, 5 AS x, 'a' AS y")
+    of = source(base.url(), table="t", watermark="w")
+    first, _ = landed(of)
+    base.run(f"ALTER TABLE t {change}", *(["INSERT INTO t (w) VALUES (2)"] if more else []))
+    mark, table = landed(of)
+    assert {column: values[:1] for column, values in table.items()} == wanted
+    assert len(table["w"]) == 1 + more
+    assert mark["columns"] != first["columns"]
+    assert "its columns, or their types, are others than those that landed: reads all again" in caplog.text
+    base.run("ALTER TABLE t ALTER COLUMN w TYPE bigint")  # the same here
+    assert landed(of)[0] == mark
 
 
 def test_rows_after_the_look_wait_for_the_next(base: Base) -> None:
@@ -261,6 +358,9 @@ BAD: list[tuple[dict[str, str], str]] = [
     ({"query": "SELEC w FROM t"}, "postgresql says: syntax error at or near"),
     ({"query": "DELETE FROM t"}, "postgresql says: syntax error"),
     ({"query": "SELECT nextval('s')"}, "cannot execute nextval() in a read-only transaction"),
+    ({"query": "SELECT"}, "it has no column; expected at least one"),
+    ({"query": "-- nothing\n;"}, "postgresql says: syntax error"),
+    ({"query": "SELECT 1; SELECT 2"}, "postgresql says: syntax error"),
     ({"query": "SELECT nothing FROM t"}, 'column "nothing" does not exist'),
     ({"query": "SELECT 1 / (w - w) AS x FROM t"}, "division by zero"),
     ({"query": "SELECT CAST('anna' AS int) AS x"}, "invalid input syntax for type integer"),
@@ -407,7 +507,8 @@ def test_sqlite_path_starts_at_the_workspace(
     mark = look("t", of, OPEN)
     (here / "elsewhere").mkdir()
     os.chdir(here / "elsewhere")
-    assert look("t", of, OPEN, here) == mark == {"watermark": "1", "rows": 1}
+    assert look("t", of, OPEN, here) == mark
+    assert without_columns(mark) == {"watermark": "1", "rows": 1, "sum": 1}
 
 
 def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.Connection) -> None:
@@ -429,6 +530,45 @@ def test_sqlite_types_are_those_declared_else_those_of_all_values(lite: sqlite3.
     assert table == {**wanted, "c": [1.0, 0.5], "s": [":x", ":x"], "k": [2, 2]}
 
 
+def test_sqlite_batches_are_bounded_in_bytes(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER, x TEXT)")
+    widths = [*[10] * 30_000, *[400_000] * 100, *[10] * 1000]
+    lite.execute("BEGIN")
+    lite.executemany("INSERT INTO t VALUES (?, ?)", [(i, "x" * width) for i, width in enumerate(widths)])
+    lite.execute("COMMIT")
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    with database.connected("t", of, Path()) as connection:
+        found = cells.cells_of("t", of, connection)
+        batches = list(found.batches(sa.select(sa.column("w"), sa.column("x")).select_from(found.rows)))
+    assert [value for batch in batches for value in batch.column("w").to_pylist()] == [str(i) for i in range(len(widths))]
+    assert max(batch.num_rows for batch in batches) <= cells.ROWS
+    assert max(batch.nbytes for batch in batches) < cells.BYTES + cells.STEP * 400_000 + (1 << 20)
+    assert sorted(batch.nbytes for batch in batches)[-2] < cells.BYTES + 500_000 + (1 << 20)
+    assert len(batches) < 12
+    assert len(landed(of)[1]["w"]) == len(widths)
+
+
+def test_sqlite_dates_with_a_time_of_day_keep_it(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER, d DATE, m DATE)")
+    lite.execute("INSERT INTO t VALUES (1, '2020-01-01', '2020-01-01 00:00:00'), (2, NULL, '2020-01-02T00:00:00.000Z')")
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    days = [date(2020, 1, 1), date(2020, 1, 2)]
+    assert landed(of)[1] == {"w": [1, 2], "d": [days[0], None], "m": days}
+    lite.execute("INSERT INTO t VALUES (3, '2020-01-01 23:00:00', '2020-01-03')")
+    _, table = landed(of)
+    assert table["d"] == [datetime(2020, 1, 1), None, datetime(2020, 1, 1, 23)]
+    assert table["m"] == [*days, date(2020, 1, 3)]
+    assert landed(source("sqlite:///t.db", query="SELECT d FROM t"))[1]["d"] == table["d"]
+
+
+def test_sqlite_decimals_that_no_double_keeps_are_told(lite: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    lite.execute("CREATE TABLE t (n DECIMAL(20, 0), p DECIMAL(9, 2))")
+    lite.execute("INSERT INTO t VALUES (9007199254740993, 0.1 + 0.2)")
+    landed(source("sqlite:///t.db", table="t"))
+    assert "column 'n' holds decimals of more than 15 digits, for example '9007199254740993'" in caplog.text
+    assert "'p'" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["INTEGER", "REAL", "DATETIME", "TEXT"])
 def test_sqlite_watermark_lets_only_new_rows_be_read(lite: sqlite3.Connection, kind: str) -> None:
     values = {"INTEGER": "{}", "REAL": "{}.5", "DATETIME": "'2013-01-{} 10:00:00'", "TEXT": "'a{}'"}[kind]
@@ -441,6 +581,15 @@ def test_sqlite_watermark_lets_only_new_rows_be_read(lite: sqlite3.Connection, k
         paths = land("t", of, OPEN, mark)
     assert len(paths) == 2
     assert rows(paths)["i"] == list(range(10, 18))
+
+
+def test_sqlite_row_that_came_late_for_one_that_went_makes_all_be_read_again(lite: sqlite3.Connection) -> None:
+    lite.execute("CREATE TABLE t (w INTEGER)")
+    lite.executemany("INSERT INTO t VALUES (?)", [(value,) for value in (-9, 2, 5, 2**62, 2**63 - 1)])
+    of = source("sqlite:///t.db", table="t", watermark="w")
+    landed(of)
+    lite.execute("UPDATE t SET w = 3 WHERE w = 2")
+    assert landed(of)[1] == {"w": [-9, 3, 5, 2**62, 2**63 - 1]}
 
 
 @pytest.mark.parametrize(
