@@ -189,8 +189,8 @@ def test_pages_that_lack_a_part_are_refused(page: str, expected: str) -> None:
             ]
         ),
         ("token: 'env:A', header: X-Key, parameter: key", "header and parameter both say how the token is sent"),
-        ("parameter: api_key", "parameter says how a token is sent; name that too: token: env:NAME"),
-        ("header: X-Key", "header says how a token is sent; name that too: token: env:NAME"),
+        ("parameter: api_key", "parameter says how a token is sent; name that too: token: 'env:NAME'"),
+        ("header: X-Key", "header says how a token is sent; name that too: token: 'env:NAME'"),
         ("token: 'env:A', parameter: key, query: {key: a}", "'key' is the token's parameter and another one's too"),
         ("token: 'env:A', parameter: p, page: {by: number, parameter: p}", "'p' is the token's parameter and another one's too"),
     ],
