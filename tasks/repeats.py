@@ -26,17 +26,26 @@ def find_repeats(raw: Path, keys: Sequence[tuple[str, ...]], everything: Sequenc
 def _hashes(db: duckdb.DuckDBPyConnection, keys: Sequence[Sequence[str]]) -> list[NDArray[np.uint64]]:
     """Of each key the hash in every row, 8 bytes each, in the table's order."""
     columns = [f"hash({', '.join(map(engine.quoted, key))}) AS h{place}" for place, key in enumerate(keys)]
-    found = db.sql(f"SELECT {', '.join(columns)} FROM raw").fetchnumpy()
-    return [np.asarray(found[f"h{place}"]) for place in range(len(keys))]
+    relation = db.sql(f"SELECT {', '.join(columns)} FROM raw")
+    found = [np.empty(db.view("raw").shape[0], np.uint64) for _ in keys]
+    start = 0
+    for batch in relation.to_arrow_reader(SHARD_ROWS):
+        for hashes, values in zip(found, batch.columns, strict=True):
+            hashes[start : start + len(values)] = values.to_numpy()
+        start += batch.num_rows
+    return found
 
 
 def _repeats(db: duckdb.DuckDBPyConnection, key: Sequence[str], hashes: NDArray[np.uint64], *, complete: bool) -> NDArray[np.int64]:
     """Of the few rows that share their hash with another, those that truly equal an earlier one."""
     ordered = np.sort(hashes)
     shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
     if not len(shared):
         return np.zeros(0, np.int64)
-    db.register("candidate", {"candidate_row": _rows_with(hashes, shared)})
+    candidates = _rows_with(hashes, shared)
+    del hashes, shared  # DuckDB needs the memory: of a table that holds itself many times, every row is a candidate
+    db.register("candidate", {"candidate_row": candidates})
     columns = ", ".join(map(engine.quoted, key))
     whole = " AND ".join(f"{engine.quoted(column)} IS NOT NULL" for column in key) if complete else "true"
     rows = db.sql(
