@@ -8,8 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, quote_plus
@@ -21,6 +19,7 @@ from tasks.core.errors import DataError, ParamsError
 from tasks.core.privacy import Guard
 from tasks.credentials import read_secret
 from tasks.params import ApiSource
+from tasks.sources.network import wanted_pause
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0  # between two pieces of an answer
@@ -31,7 +30,6 @@ ATTEMPTS = 6
 ATTEMPTS_MALFORMED = 3  # an answer that is no page is rather a wrong setting than a passing fault
 BACKOFF_SECONDS = 1.0  # the first pause at most, doubled each time
 BACKOFF_MOST = 60.0
-RETRY_AFTER_MOST = 300.0  # a server that wants a longer pause is left alone
 EXCERPT = 120  # characters of what came instead of a page
 
 T = TypeVar("T")
@@ -161,7 +159,7 @@ class Caller:
             remedy = f"it refuses the token of {self.source.token}; renew it" if self.source.token else "name a token: env:NAME"
             raise DataError(f"{where}: status {status}; {remedy}")
         if status in (408, 425, 429) or status >= 500:
-            raise NoPageError(f"status {status}{came}", ATTEMPTS, _wanted_pause(response.headers.get("Retry-After"), where))
+            raise NoPageError(f"status {status}{came}", ATTEMPTS, wanted_pause(where, response.headers.get("Retry-After")))
         if status >= 300:
             kind = AbsentError if status == 404 else DataError
             raise kind(f"{where}: status {status}{came}; correct the source's url, query or page in params.yaml")
@@ -227,23 +225,6 @@ def _pause(state: RetryCallState) -> float:
     if isinstance(error, NoPageError) and error.after is not None:
         return error.after
     return wait_random_exponential(multiplier=BACKOFF_SECONDS, max=BACKOFF_MOST)(state)
-
-
-def _wanted_pause(header: str | None, where: str) -> float | None:
-    """Seconds from Retry-After's number or date, none where it says neither."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header) if header.strip().isdigit() else _until(parsedate_to_datetime(header))
-    except ValueError:
-        return None
-    if seconds > RETRY_AFTER_MOST:
-        raise DataError(f"{where}: the server asks to wait {seconds:,.0f} s; run again after that")
-    return max(seconds, 0.0)
-
-
-def _until(when: datetime) -> float:
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 
 
 def _bare(url: httpx.URL) -> str:
