@@ -109,7 +109,8 @@ def _missing_column(message: str, landed: dict[str, list[Path]]) -> str:
     }
     said = f"column {column!r} is missing from the sources" + (f" (wanted of {alias[1]!r})" if alias else "")
     if not near:
-        return f"{said}; they hold {names}. Correct the source, or the query in params.yaml"
+        held = "; ".join(f"{name} ({sum(map(count_rows, landed[name])):,} rows): {columns}" for name, columns in names.items())
+        return f"{said}; they hold {held}. Correct the source, or the query in params.yaml"
     source, close = max(near, key=lambda pair: near[pair])
     examples = read_parquet(landed[source][0], [close]).column(0)[:3].to_pylist()
     return (

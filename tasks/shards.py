@@ -13,7 +13,7 @@ from tasks.core.errors import DataError
 
 SHARD_ROWS = 122_880  # as many as a row group of DuckDB has
 SHARD_BYTES = 128 << 20  # in memory, about: rows that are wide make shards of fewer
-STEP_ROWS = 2048  # that are taken at a time to fill a shard
+STEP_ROWS = 8192  # that are taken at a time to fill a shard
 WRITERS = 2
 
 
