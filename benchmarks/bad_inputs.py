@@ -32,6 +32,7 @@ from tasks.params import FileSource
 from tasks.sources import file
 from tasks.sources.store import Store
 
+RAN = "tidemill-cve-2023-47248"  # appears in the current folder if a crafted file runs its code
 Content = bytes | Callable[[Path], None]
 GOOD = b"id,word,day\n1,AA,2013-01-01\n2,BB,2013-01-02\n3,,2013-01-03\n"
 ROWS = {"id": [1, 2, 3], "word": ["AA", "BB", None], "day": [date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 3)]}
@@ -107,17 +108,19 @@ def bomb() -> bytes:
     return content[:start] + bytes(head) + extra + bytes(end)
 
 
+def crafted() -> pa.Table:
+    """CVE-2023-47248: a schema that names an extension type of Python, with a pickle that would run code: make the file RAN."""
+    pickled = f"cos\nsystem\n(S'touch {RAN}'\ntR.".encode()
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled}
+    return pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("a", pa.int64(), metadata=metadata)]))
+
+
 def crafted_parquet() -> bytes:
-    """CVE-2023-47248: a schema in the footer that names an extension type of Python, with a pickle that would run code."""
-    ran = b"cos\nsystem\n(S'touch /tmp/tidemill-cve-2023-47248'\ntR."
-    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": ran}
-    return parquet(pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("a", pa.int64(), metadata=metadata)])))
+    return parquet(crafted())
 
 
 def crafted_arrow() -> bytes:
-    ran = b"cos\nsystem\n(S'touch /tmp/tidemill-cve-2023-47248'\ntR."
-    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": ran}
-    return arrow(pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("a", pa.int64(), metadata=metadata)])), pa.ipc.new_file)
+    return arrow(crafted(), pa.ipc.new_file)
 
 
 def link(path: Path) -> None:

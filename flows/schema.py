@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks import claim
+from tasks.core.change import Change
 from tasks.core.errors import TidemillError
-from tasks.evolve import SCHEMA, Change, accept_changes, find_changes
+from tasks.evolve import SCHEMA, accept_changes, find_changes
 
 EXITS = "exit codes: 0 done, differences shown or not; 2 a flag or params.yaml, 3 data or schema, 5 a run has the workspace"
 COLOURS = {"stops the run": "red", "warns": "yellow", "passes": "green"}

@@ -2,31 +2,21 @@
 
 import html
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tasks import stage, statistics
 from tasks.core import contract
+from tasks.core.change import Change
 from tasks.core.errors import DataError
 from tasks.core.evolution import differences, replaced
-from tasks.core.pbtxt import Edit, find_edits
+from tasks.core.pbtxt import find_edits
 from tasks.frozen import load_schema
 from tasks.params import Table, Validate
 from tasks.scan import scan
 from tasks.shards import table_schema
 from tasks.validate import prepare
-
-
-@dataclass(frozen=True)
-class Change:
-    """A column's difference in words, what a run does about it, and the edits of the schema's text that accept it."""
-
-    column: str
-    role: str
-    said: tuple[str, ...]
-    verdict: str
-    edits: list[Edit]
 
 
 def compare_table(table: Table, validate: Validate, *, raw: Path, sets: Path, schema: Path, changes: Path) -> None:
@@ -48,7 +38,7 @@ def compare_table(table: Table, validate: Validate, *, raw: Path, sets: Path, sc
     told += [replaced(name, _in_words(anomaly), inferred) for name, anomaly in anomalies.items() if name not in explained]
 
     listed = [
-        Change(one.column, role, one.said, _verdict(one.column in anomalies, role), find_edits(text, frozen, one))
+        Change(one.column, role, one.said, _verdict(one.column in anomalies, role), tuple(find_edits(text, frozen, one)))
         for one in told
         if one.column != table.time
         for role in [_role(one.column, table)]

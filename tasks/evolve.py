@@ -4,28 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.child import child_environment, failure
+from tasks.core.change import Change, Edit
 from tasks.core.errors import DataError, ParamsError
 from tasks.stage import RECORDS, content_hash, replacing
 
 RAW, SETS, SCHEMA, CHANGES = Path("data/raw"), Path("data/sets"), Path("data/schema.pbtxt"), Path(".cache/changes.json")
 ALL = "all"
-
-Edit = tuple[int, int, str]  # what stands in the schema's text from the first place to the second becomes these words
-
-
-@dataclass(frozen=True)
-class Change:
-    """A column that is not as the schema says: in words, what a run does about it, and what would accept it."""
-
-    column: str
-    role: str
-    said: tuple[str, ...]
-    verdict: str
-    edits: tuple[Edit, ...]
 
 
 def find_changes(workspace: Path) -> list[Change]:

@@ -198,7 +198,7 @@ def public_holidays(place: str | None, dates: list[NDArray[np.float64]]) -> tupl
     country, _, part = place.partition("-")
     try:
         calendar = holidays.country_holidays(country, subdiv=part or None, years=range(years[0] - 5, years[1] + 11))
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what holidays raises for a country or a part of one that it does not know
         raise DataError(f"preprocess.holidays: no calendar for {place!r}: {error}") from error
     return tuple(sorted(int(np.datetime64(day).astype(int)) for day in calendar))
 

@@ -15,7 +15,10 @@ FORBIDDEN = {
     "tasks/core": {"prefect", "dvc", "flows", "serving", "tasks.params", "tasks.stage"},
     "tasks/sources": {"prefect", "dvc", "tensorflow", "flows", "serving"},
 }
-ALLOWED = {("flows", "tasks.core.errors")}  # the errors that a command turns into a message and an exit code
+ALLOWED = {
+    ("flows", "tasks.core.errors"),  # the errors that a command turns into a message and an exit code
+    ("flows", "tasks.core.change"),  # the record that a command shows
+}
 PREFECT = {
     "child",
     "claim",

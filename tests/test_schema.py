@@ -15,8 +15,9 @@ import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tasks.compare import compare_table
+from tasks.core.change import Change
 from tasks.core.errors import DataError, ParamsError
-from tasks.evolve import CHANGES, Change, accept_changes, find_changes, read_changes
+from tasks.evolve import CHANGES, accept_changes, find_changes, read_changes
 from tasks.frozen import load_schema
 from tasks.params import Params, Rule, Table
 from tasks.shards import write_shards

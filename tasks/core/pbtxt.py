@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from tasks.core.change import Edit
 from tasks.core.evolution import Difference
 
 # What the format is made of, as far as finding the end of a block goes: strings and comments may hold braces.
 TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"' + r"|'(?:\\.|[^'\\\n])*'|#[^\n]*|[{}<>]|[A-Za-z_]\w*|\s+|.", re.DOTALL)
-
-Edit = tuple[int, int, str]  # what stands from the first place to the second becomes the text
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,6 @@ def _landed(
     checked = False
     doubled = {column for column in cells.decimals if cells.kinds[column] == "DOUBLE"} - guard.drop
     with engine.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
         for batch in cells.batches(wanted):
             relation = typed(db, batch, cells.kinds)
             if not checked:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime
@@ -23,31 +22,18 @@ from tasks.core.privacy import Guard
 from tasks.params import ApiSource, Page, Params, Privacy, Since, read_yaml
 from tasks.poll import update_lock
 from tasks.shards import read_parquet
-from tasks.sources import api, fetched, paging, protect, records, request
+from tasks.sources import api, fetched, paging, protect, records
 from tasks.sources.land import land, look
 from tasks.sources.lock import Mark, read_lock
 from tasks.sources.store import Store
 from tests.conftest import ROOT
-from tests.sources.api_server import Api, Asked, Reply, by_cursor, by_number, serving
+from tests.sources.api_server import Api, Asked, Reply, by_cursor, by_number
 
 OPEN = Guard()  # no column is protected
 NUMBERED = Page(by="number", parameter="page", size_parameter="size", size=3)
 NEW = Since(column="at", parameter="since")
+pytestmark = pytest.mark.usefixtures("short_waits")
 ROWS: list[dict[str, Any]] = [{"id": i, "word": f"w{i}", "at": f"2024-01-01T10:00:{i:02d}Z"} for i in range(10)]
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(request, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(paging, "REPEAT_PAUSES", (0.0, 0.01, 0.02))
-    monkeypatch.setattr(paging, "DOUBT_SECONDS", 0.01)
-
-
-@pytest.fixture
-def server() -> Iterator[Api]:
-    with serving() as api_:
-        yield api_
 
 
 class Table:

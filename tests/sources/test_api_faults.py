@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -21,25 +20,12 @@ from tasks.sources import api, paging, request
 from tasks.sources.store import Store
 from tests.sources.api_server import Api, Asked, Reply, by_cursor, by_number, first_then, serving
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 ROWS: list[dict[str, Any]] = [{"id": i, "word": f"w{i}"} for i in range(10)]
 OPEN = Guard()  # no column is protected
 NUMBERED = Page(by="number", parameter="page", size_parameter="size", size=3)
 END = ["4", "4", "5", "5", "6"]  # the last page is short, the one after it empty, each twice, and so is the one after that
 BY_CURSOR = Page(by="cursor", parameter="after", next="meta.next")
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(request, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(paging, "REPEAT_PAUSES", (0.0, 0.01, 0.02))
-    monkeypatch.setattr(paging, "DOUBT_SECONDS", 0.01)
-
-
-@pytest.fixture
-def server() -> Iterator[Api]:
-    with serving() as api_:
-        yield api_
 
 
 def source(server: Api, page: Page | None = NUMBERED, **more: Any) -> ApiSource:
