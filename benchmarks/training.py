@@ -28,7 +28,7 @@ def main() -> None:
     for name, jit in (("keras fit", False), ("keras fit, XLA", True)):
         model = build(keras, spec)
         model.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=jit)
-        inputs, target = {"num": np.array(rows.num), "cat": np.array(rows.cat)}, np.array(rows.target)[:, None]
+        inputs, target = {name: np.array(array) for name, array in rows.inputs.items()}, np.array(rows.target)[:, None]
         model.fit(inputs, target, batch_size=BATCH, epochs=1, verbose=0)  # compiles
         seconds = []
         for _ in range(REPEATS):

@@ -35,7 +35,7 @@ class Bundle:
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """The answer to each row of raw values; a missing one is absent or None. Not thread safe."""
-        return self.encoder.target.answer(self.network(**self.encoder.encode(self.encoder.columns(rows))))
+        return self.encoder.target.answer(self.network(self.encoder.encode(self.encoder.columns(rows))))
 
 
 def load_bundle(folder: Path) -> Bundle:

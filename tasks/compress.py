@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from tasks import stage
 from tasks.core import objective
-from tasks.core.models import NetworkSpec, build, custom_layers
+from tasks.core.layers import custom_layers
+from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
 from tasks.core.target import Task
 from tasks.core.training import predict
@@ -55,7 +56,7 @@ def compress(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     calibration = rows.take(chosen)
     task = load_encoder(features).target.task
-    taught = Rows(rows.num, rows.cat, predict(large, task, rows))
+    taught = rows.taught(predict(large, task, rows))
 
     pruned = prune(spec, task, small.get_weights(), compress, taught, seed)
     aware = quantise_aware(spec, task, small.get_weights(), compress, taught, seed)
@@ -139,8 +140,15 @@ def fine_tune(model: Any, task: Task, compress: Compress, taught: Rows, seed: in
     order = np.random.default_rng(seed).permutation(len(taught))
     for epoch in range(compress.epochs):
         part = taught.take(np.roll(order, epoch * compress.batch)[:whole])
-        inputs, target = {"num": part.num, "cat": part.cat}, part.target.reshape(len(part), -1)
-        model.fit(inputs, target, batch_size=compress.batch, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(
+            dict(part.inputs),
+            part.target.reshape(len(part), -1),
+            batch_size=compress.batch,
+            epochs=1,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
 
 
 def plain_weights(model: Any) -> list[NDArray[Any]]:
@@ -164,15 +172,16 @@ def to_tflite(model: Any, task: Task, bits: Bits, representative: Rows | None) -
 
     By way of a SavedModel: converting a Keras 3 model directly aborts the process in these versions.
     """
-    num = tf.TensorSpec((None, model.input["num"].shape[1]), tf.float32, name="num")
-    cat = tf.TensorSpec((None, model.input["cat"].shape[1]), tf.int32, name="cat")
+    names = list(model.input)
 
-    def serve(num: Any, cat: Any) -> dict[str, Any]:
-        return {"score": objective.scores(task, model({"num": num, "cat": cat}, training=False))}
+    def serve(*arrays: Any) -> dict[str, Any]:
+        return {"score": objective.scores(task, model(dict(zip(names, arrays, strict=True)), training=False))}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[num, cat])
+    archive.add_endpoint(
+        "serve", serve, input_signature=[tf.TensorSpec(one.shape, one.dtype, name=name) for name, one in model.input.items()]
+    )
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
@@ -186,7 +195,7 @@ def to_tflite(model: Any, task: Task, bits: Bits, representative: Rows | None) -
 def one_by_one(rows: Rows) -> Iterator[dict[str, NDArray[Any]]]:
     """Each row as a batch of one."""
     for i in range(len(rows)):
-        yield {"num": rows.num[i : i + 1], "cat": rows.cat[i : i + 1]}
+        yield {name: array[i : i + 1] for name, array in rows.inputs.items()}
 
 
 if __name__ == "__main__":

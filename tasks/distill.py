@@ -32,7 +32,7 @@ def distill(
     opinion = predict(taught_by, task, rows)
     share = distill.teacher_weight
     truth = np.eye(target.outputs)[np.asarray(rows.target, int)] if task == "multiclass" else np.asarray(rows.target)
-    taught = Rows(rows.num, rows.cat, (share * opinion + (1 - share) * truth).astype(np.float32))
+    taught = rows.taught((share * opinion + (1 - share) * truth).astype(np.float32))
 
     spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
     networks = {

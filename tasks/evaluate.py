@@ -59,7 +59,7 @@ def evaluate(
     test = load_rows(features, "test")
     truth = np.array(test.target)
 
-    scores: dict[str, NDArray[Any]] = {name: network(test.num, test.cat) for name, network in networks.items()}
+    scores: dict[str, NDArray[Any]] = {name: network(test.inputs) for name, network in networks.items()}
     timing = {name: time_network(network, test) for name, network in networks.items()}
     log.info("scored %s candidates on %s test rows", len(networks), f"{len(test):,}")
     compared = score_baselines(features, test, target, evaluate.baseline_rows, seed)
@@ -166,9 +166,9 @@ def as_json(interval: Interval) -> dict[str, float]:
 
 def time_network(network: Network, test: Rows) -> dict[str, float]:
     """Median microseconds of the network alone, in this process on one thread."""
-    num, cat = np.array(test.num[:BATCH_ROWS]), np.array(test.cat[:BATCH_ROWS])
-    one = time_rows(network, num, cat, rows=1, calls=SINGLE_CALLS)
-    batch = time_rows(network, num, cat, rows=BATCH_ROWS, calls=BATCH_CALLS)
+    inputs = test.head(BATCH_ROWS).inputs
+    one = time_rows(network, inputs, rows=1, calls=SINGLE_CALLS)
+    batch = time_rows(network, inputs, rows=BATCH_ROWS, calls=BATCH_CALLS)
     return {"one_row_us": round(1e6 * one, 2), f"{BATCH_ROWS}_rows_us": round(1e6 * batch, 1)}
 
 

@@ -114,7 +114,7 @@ def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[A
     """What the bundle's network says of each row alone, as a server will compute it."""
     network = Network((folder / "model.tflite").read_bytes())
     encoded = encoder.encode(encoder.columns(rows))
-    scores = [network(encoded["num"][i : i + 1], encoded["cat"][i : i + 1]) for i in range(len(rows))]
+    scores = [network({name: array[i : i + 1] for name, array in encoded.items()}) for i in range(len(rows))]
     return encoder.target.answer(np.concatenate(scores))
 
 

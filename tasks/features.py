@@ -50,10 +50,11 @@ class ArrayWriter:
 def load_rows(features: Path, part: Part) -> Rows:
     """The arrays of one part, mapped read-only; DataError when one is missing or not whole."""
     try:
-        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat", "target")}
+        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat")}
+        target = _map(features / part / "target.npy")
     except (OSError, ValueError) as error:
         raise DataError(f"{features / part} is not whole ({error}); run preprocess again") from error
-    return Rows(**arrays)
+    return Rows(arrays, target)
 
 
 def _map(path: Path) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """Encoded rows: what preprocess makes and every learner takes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,19 +9,33 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Rows:
-    """num [row, width] float32, cat [row, category] int32, target [row], a code or a number, or [row, class] of probabilities."""
+    """What the network takes, by name, and the target [row], a code or a number, or [row, class] of probabilities.
 
-    num: NDArray[Any]
-    cat: NDArray[Any]
+    Inputs always are num [row, width] float32 and cat [row, code] int32; their first axis is the row.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
     target: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def num(self) -> NDArray[Any]:
+        return self.inputs["num"]
+
+    @property
+    def cat(self) -> NDArray[Any]:
+        return self.inputs["cat"]
+
     def head(self, rows: int) -> "Rows":
         """The first rows; all, when there are fewer."""
-        return Rows(self.num[:rows], self.cat[:rows], self.target[:rows])
+        return Rows({name: array[:rows] for name, array in self.inputs.items()}, self.target[:rows])
 
     def take(self, places: NDArray[Any]) -> "Rows":
         """The rows at these places, in this order."""
-        return Rows(self.num[places], self.cat[places], self.target[places])
+        return Rows({name: array[places] for name, array in self.inputs.items()}, self.target[places])
+
+    def taught(self, target: NDArray[Any]) -> "Rows":
+        """The same rows with another target."""
+        return Rows(self.inputs, target)

@@ -1,6 +1,7 @@
 """A network as it is served: LiteRT over the bytes of a .tflite file, NumPy in and out, no TensorFlow."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,29 +12,30 @@ BATCH_ROWS = 4096
 
 
 class Network:
-    """{num, cat} to scores. Not thread safe: one for each thread (LiteRT's interpreters are not)."""
+    """What the encoder makes to scores. Not thread safe: one for each thread (LiteRT's interpreters are not)."""
 
     def __init__(self, content: bytes) -> None:
         """Only for bytes whose hash was checked: a truncated file kills the process that loads it."""
         self.interpreter = Interpreter(model_content=content, num_threads=1)
-        inputs = {_short_name(detail["name"]): detail["index"] for detail in self.interpreter.get_input_details()}
-        self.num, self.cat = inputs["num"], inputs["cat"]
+        self.inputs = {_short_name(detail["name"]): detail["index"] for detail in self.interpreter.get_input_details()}
         detail = self.interpreter.get_output_details()[0]
         self.score, self.outputs = detail["index"], int(detail["shape_signature"][-1])
         self.rows = 0
 
-    def __call__(self, num: NDArray[np.float32], cat: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores [row], or [row, output] of several outputs, for num [row, width] and cat [row, code]."""
-        if len(num) > BATCH_ROWS:
-            parts = range(0, len(num), BATCH_ROWS)
-            return np.concatenate([self(num[i : i + BATCH_ROWS], cat[i : i + BATCH_ROWS]) for i in parts])
-        if len(num) != self.rows:
-            self.interpreter.resize_tensor_input(self.num, num.shape)
-            self.interpreter.resize_tensor_input(self.cat, cat.shape)
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Scores [row], or [row, output] of several outputs, for what the encoder makes of the rows."""
+        rows = len(inputs["num"])
+        if rows > BATCH_ROWS:
+            starts = range(0, rows, BATCH_ROWS)
+            parts = ({name: array[i : i + BATCH_ROWS] for name, array in inputs.items()} for i in starts)
+            return np.concatenate([self(part) for part in parts])
+        if rows != self.rows:
+            for name, place in self.inputs.items():
+                self.interpreter.resize_tensor_input(place, inputs[name].shape)
             self.interpreter.allocate_tensors()
-            self.rows = len(num)
-        self.interpreter.set_tensor(self.num, num)
-        self.interpreter.set_tensor(self.cat, cat)
+            self.rows = rows
+        for name, place in self.inputs.items():
+            self.interpreter.set_tensor(place, inputs[name])
         self.interpreter.invoke()
         scores = np.asarray(self.interpreter.get_tensor(self.score))
         return scores[:, 0] if self.outputs == 1 else scores
@@ -44,12 +46,12 @@ def _short_name(name: str) -> str:
     return name.split(":")[0].rsplit("_", 1)[-1]
 
 
-def time_rows(network: Network, num: NDArray[Any], cat: NDArray[Any], *, rows: int, calls: int) -> float:
+def time_rows(network: Network, inputs: Mapping[str, NDArray[Any]], *, rows: int, calls: int) -> float:
     """Median seconds of a call with so many rows, in this process; the first calls do not count."""
-    batch = np.ascontiguousarray(num[:rows]), np.ascontiguousarray(cat[:rows])
+    batch = {name: np.ascontiguousarray(array[:rows]) for name, array in inputs.items()}
     seconds = []
     for _ in range(calls + calls // 10):
         started = time.perf_counter()
-        network(*batch)
+        network(batch)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[calls // 10 :]))

@@ -102,8 +102,9 @@ class Training:
             chosen = order[call * size : (call + 1) * size]
             part = rows.take(chosen)
             shape = (self.steps, self.schedule.batch)
+            inputs = {name: array.reshape(*shape, *array.shape[1:]) for name, array in part.inputs.items()}
             target = part.target.reshape(*shape, *part.target.shape[1:]).astype(np.float32)
-            loss = self.run(part.num.reshape(*shape, -1), part.cat.reshape(*shape, -1), target)
+            loss = self.run(inputs, target)
             losses.append(float(loss))  # waits: else the runtime would queue all calls, with their rows
             watch((call + 1) * size, self.calls * size)
         return float(np.mean(losses))
@@ -131,15 +132,15 @@ def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
     """A compiled function of [step, batch, ...] arrays that takes all the steps and returns their mean loss."""
 
     @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-    def run(num: Any, cat: Any, target: Any) -> Any:
+    def run(inputs: dict[str, Any], target: Any) -> Any:
         total = tf.zeros(())
-        for step in tf.range(tf.shape(num)[0]):
+        for step in tf.range(tf.shape(target)[0]):
             with tf.GradientTape() as tape:
-                logits = model({"num": num[step], "cat": cat[step]}, training=True)
+                logits = model({name: array[step] for name, array in inputs.items()}, training=True)
                 loss = objective.loss(task, logits, target[step])
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             total += loss
-        return total / tf.cast(tf.shape(num)[0], tf.float32)
+        return total / tf.cast(tf.shape(target)[0], tf.float32)
 
     return run
 
@@ -148,14 +149,15 @@ def predict(model: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
     """The members' joint scores: [row], or the probabilities [row, class] of a multiclass task."""
 
     @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-    def score(num: Any, cat: Any) -> Any:
-        return objective.scores(task, model({"num": num, "cat": cat}, training=False))
+    def score(inputs: dict[str, Any]) -> Any:
+        return objective.scores(task, model(inputs, training=False))
 
     parts = []
     for start in range(0, len(rows), SCORE_ROWS):
-        num, cat = rows.num[start : start + SCORE_ROWS], rows.cat[start : start + SCORE_ROWS]
-        short = SCORE_ROWS - len(num)  # one shape for all calls, so that one compilation serves them all
-        full = score(np.pad(num, ((0, short), (0, 0))), np.pad(cat, ((0, short), (0, 0)))).numpy()
-        parts.append(full[: len(num)])
+        own = {name: array[start : start + SCORE_ROWS] for name, array in rows.inputs.items()}
+        count = min(SCORE_ROWS, len(rows) - start)
+        short = SCORE_ROWS - count  # one shape for all calls, so that one compilation serves them all
+        full = score({name: np.pad(array, ((0, short), *((0, 0),) * (array.ndim - 1))) for name, array in own.items()}).numpy()
+        parts.append(full[:count])
     scores: NDArray[np.float32] = np.concatenate(parts)
     return scores if task == "multiclass" else scores[:, 0]

@@ -24,7 +24,7 @@ def rows(count: int, seed: int) -> Rows:
     random = np.random.default_rng(seed)
     num = random.uniform(-1, 1, (count, 2)).astype(np.float32)
     cat = random.integers(0, 3, (count, 1)).astype(np.int32)
-    return Rows(num, cat, (num[:, 0] + 0.5 * (cat[:, 0] - 1) > 0).astype(np.float32))
+    return Rows({"num": num, "cat": cat}, (num[:, 0] + 0.5 * (cat[:, 0] - 1) > 0).astype(np.float32))
 
 
 TRAIN, VALIDATION = rows(1100, seed=1), rows(300, seed=2)
@@ -71,7 +71,7 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
 
 
 def test_training_stops_when_it_grows_worse_and_keeps_its_best_weights() -> None:
-    against = Rows(VALIDATION.num, VALIDATION.cat, 1 - VALIDATION.target)  # whatever is learned makes this worse
+    against = VALIDATION.taught(1 - VALIDATION.target)  # whatever is learned makes this worse
     training = start(dataclasses.replace(SCHEDULE, epochs=9, patience=2))
     after_first: list[Any] = []
     epochs = []
@@ -101,7 +101,7 @@ def test_predictions_are_probabilities_that_do_not_depend_on_the_other_rows() ->
     scores = predict(network, "binary", many)
     assert scores.shape == (8195,)
     assert ((scores > 0) & (scores < 1)).all()
-    tail = Rows(many.num[-3:], many.cat[-3:], many.target[-3:])
+    tail = many.take(np.arange(8192, 8195))
     np.testing.assert_allclose(predict(network, "binary", tail), scores[-3:], rtol=0, atol=1e-6)
 
 
@@ -114,8 +114,8 @@ def test_several_classes_are_learned_from_codes_and_from_probabilities_alike(mem
         keras.utils.set_random_seed(0)
         network = build(keras, spec)
         training = Training(network, "multiclass", dataclasses.replace(SCHEDULE, epochs=6, patience=6), len(TRAIN))
-        taught = Rows(TRAIN.num, TRAIN.cat, target)
-        truth = Rows(TRAIN.num, TRAIN.cat, codes.astype(np.float32))
+        taught = TRAIN.taught(target)
+        truth = TRAIN.taught(codes.astype(np.float32))
         epochs = list(training.epochs(taught, truth, lambda done, of: None))
         scores = predict(network, "multiclass", truth)
         assert scores.shape == (len(TRAIN), 3)
@@ -129,7 +129,7 @@ def test_regression_learns_a_number() -> None:
     target = (TRAIN.num[:, 0] - TRAIN.cat[:, 0]).astype(np.float32)
     keras.utils.set_random_seed(0)
     network = build(keras, dataclasses.replace(SPEC, dropout=0.0, embedding_dropout=0.0))
-    taught = Rows(TRAIN.num, TRAIN.cat, (target - target.mean()) / target.std())
+    taught = TRAIN.taught((target - target.mean()) / target.std())
     training = Training(network, "regression", dataclasses.replace(SCHEDULE, epochs=8, patience=8), len(TRAIN))
     epochs = list(training.epochs(taught, taught, lambda done, of: None))
     assert epochs[-1].validation_loss < 0.05
