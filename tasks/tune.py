@@ -47,10 +47,9 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
     with stage.replacing(trials) as aside:
         write_table(aside, found)
     with stage.replacing(tuning_report) as aside:
+        budget = tune.budget
         sizes = (min(rows, tune.rows), rows, validation)
-        aside.write_text(
-            render(Tuning(tuple(found), end, tune.budget.trials, count, *sizes, tune.epochs, tune.budget.price_per_hour))
-        )
+        aside.write_text(render(Tuning(tuple(found), end, budget.trials, count, *sizes, tune.epochs, budget.price_per_hour)))
     log.info("best: validation loss %.5f with %s", best[0].outcome.loss, best[0].configuration.to_json())
 
 
