@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -379,30 +380,54 @@ class Preprocess(Section):
     holidays: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]+)?$")] | None  # a country, or a part of one: US, DE-BY
 
 
-class Range(Section):
-    """An interval to search and the value to start from."""
+class Hyperparameter(Section):
+    """What to search: an interval, on a log scale, or choices; the family's first trial takes the default."""
 
-    low: Annotated[float, Field(gt=0)]
-    high: Annotated[float, Field(gt=0)]
-    default: float
+    low: Annotated[float, Field(gt=0)] | None = None
+    high: Annotated[float, Field(gt=0)] | None = None
+    choices: Annotated[tuple[int | float | str, ...], Field(min_length=1)] | None = None
+    default: int | float | str
 
     @model_validator(mode="after")
-    def _is_ordered(self) -> Self:
-        if not self.low < self.high or not self.low <= self.default <= self.high:
-            raise ValueError(f"expected low < high with default between them, found {self.low:g}, {self.high:g}, {self.default:g}")
+    def _is_an_interval_or_choices(self) -> Self:
+        low, high, choices, default = self.low, self.high, self.choices, self.default
+        if choices is not None and low is None and high is None:
+            if default not in choices or len({type(one) for one in (*choices, default)}) > 1:
+                raise ValueError(f"expected the default among choices of one type, found {default!r} and {list(choices)}")
+            if len(set(choices)) < len(choices):
+                raise ValueError(f"choices {list(choices)} name one more than once")
+            return self
+        if choices is not None or low is None or high is None:
+            raise ValueError("give low, high and default, or choices and default")
+        if isinstance(default, str) or not low < high or not low <= default <= high:
+            raise ValueError(f"expected low < high with default between them, found {low:g}, {high:g}, {default}")
         return self
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval, None of choices."""
+        return (self.low, self.high) if self.low is not None and self.high is not None else None
 
-class DropoutRange(Range):
-    low: Annotated[float, Field(gt=0, lt=1)]
-    high: Annotated[float, Field(gt=0, lt=1)]
 
+class Budget(Section):
+    """What ends the search, whichever comes first; money is hours times their price, in any one currency."""
 
-class Space(Section):
-    learning_rate: Range
-    weight_decay: Range
-    dropout: DropoutRange
-    embedding_dropout: DropoutRange
+    trials: Annotated[int, Field(ge=1, le=10_000)]
+    minutes: Annotated[float, Field(gt=0)]
+    money: Annotated[float, Field(gt=0)] | None
+    price_per_hour: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        if self.money is not None and self.price_per_hour is None:
+            raise ValueError("money needs price_per_hour: what an hour of this machine costs")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """How long trials may be started for."""
+        bought = 3600 * self.money / self.price_per_hour if self.money and self.price_per_hour else math.inf
+        return min(60 * self.minutes, bought)
 
 
 class Network(Section):
@@ -413,14 +438,31 @@ class Network(Section):
 
 class Tune(Section):
     oracle: Literal["bayesian", "random"]
-    trials: Annotated[int, Field(ge=1, le=10_000)]
-    minutes: Annotated[float, Field(gt=0)]
+    budget: Budget
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    ahead: Annotated[int, Field(ge=1, le=256)]
+    stop_after: Count | None
+    keep: Count
     rows: Count
     epochs: Epochs
     batch: Batch
-    space: Space
-    width: Annotated[tuple[Width, ...], Field(min_length=1)]
-    layers: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1)]
+    families: Annotated[dict[Name, dict[Name, Hyperparameter]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _asks_far_enough_ahead(self) -> Self:
+        if isinstance(self.parallel, int) and self.parallel > self.ahead:
+            raise ValueError(f"{self.parallel} trials at once need tune.ahead of at least {self.parallel}, found {self.ahead}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_train(self) -> Self:
+        for family, space in self.families.items():
+            if missing := sorted({"learning_rate", "weight_decay"} - space.keys()):
+                raise ValueError(f"families.{family}: {missing} missing; every family is trained with them")
+            for name, one in space.items():
+                if "dropout" in name and max(one.bounds or (0.0,)) >= 1:
+                    raise ValueError(f"families.{family}.{name}: found high {one.high:g}, expected a share below 1")
+        return self
 
 
 class Train(Section):
@@ -660,11 +702,19 @@ _KINDS: dict[tuple[int | str, int | str], type[Section]] = {
 }
 
 
+# What stands in a list, under names of the user's own or in place of null.
+_PARTS: dict[Any, type[Section]] = {
+    Validate.model_fields["rules"].annotation: Rule,
+    ApiSource.model_fields["page"].annotation: Page,
+    Tune.model_fields["families"].annotation: Hyperparameter,
+}
+
+
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section at `loc` allows."""
     model: Any = Params
     for i, part in enumerate(loc):
         fields = {field.alias or name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
         model = _KINDS[loc[0], part] if i == 2 and (loc[0], part) in _KINDS else fields.get(str(part), model)
-        model = {Validate.model_fields["rules"].annotation: Rule, ApiSource.model_fields["page"].annotation: Page}.get(model, model)
+        model = _PARTS.get(model, model)
     return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]

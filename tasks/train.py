@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from tasks import stage
 from tasks.core.metrics import measure
-from tasks.core.models import Hyperparameters, build
+from tasks.core.models import build
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit, teacher_spec
+from tasks.fit import fit, load_best, teacher_spec
 from tasks.networks import load_arrays, save_arrays, save_network
 from tasks.params import Network, Train
 
@@ -27,7 +27,7 @@ def train_model(
     seed: int, network: Network, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path
 ) -> None:
     """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
-    chosen = Hyperparameters(**json.loads(hparams.read_text()))
+    chosen = load_best(hparams)[0]
     encoder = load_encoder(features)
     spec, task = teacher_spec(encoder, network, chosen), encoder.target.task
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
@@ -35,7 +35,9 @@ def train_model(
 
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
-    schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
+    schedule = Schedule(
+        train.epochs, train.batch, chosen.number("learning_rate"), chosen.number("weight_decay"), seed, train.patience
+    )
     run = Training(model, task, schedule, len(rows))
     epochs = resume(run, folder)
     log.info("%s parameters, %s members", f"{model.count_params():,}", spec.members)

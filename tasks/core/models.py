@@ -1,10 +1,13 @@
 """The network: one builder for Keras 3 (tuner, teacher, student) and tf_keras (what tfmot prunes and quantises)."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
 from tasks.core.encoder import Encoder
+from tasks.core.errors import ParamsError
 from tasks.core.layers import custom_layers
 
 
@@ -55,19 +58,48 @@ def spec_of(
     return NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
 
 
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What the search chooses of the teacher and of its training."""
+# The families of networks and the hyperparameters that each understands, besides those of TRAINING.
+FAMILIES: dict[str, tuple[str, ...]] = {"mlp": ("dropout", "embedding_dropout", "width", "layers")}
+TRAINING = ("learning_rate", "weight_decay")
 
-    learning_rate: float
-    weight_decay: float
-    dropout: float
-    embedding_dropout: float
-    width: int
-    layers: int
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the search chooses: a family of networks, and a value for each of its hyperparameters and of its training's."""
+
+    family: str
+    values: dict[str, float | int | str]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal configurations, whatever the order of their values."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    def number(self, name: str) -> float:
+        """The value of a hyperparameter that is a number; ParamsError when it is none."""
+        value = self.values.get(name)
+        if not isinstance(value, int | float):
+            raise ParamsError(f"tune.families.{self.family}.{name}: found {value!r}, expected a number")
+        return value
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Configuration":
+        """The configuration that `to_json` described, further keys left out; KeyError when the document is not one."""
+        return cls(document["family"], dict(document["values"]))
+
+
+def check_family(family: str, given: Iterable[str]) -> None:
+    """The family is known, and so are its hyperparameters, all of which are given; ParamsError with the first fault."""
+    if family not in FAMILIES:
+        raise ParamsError(f"tune.families: unknown family {family!r}; known: {sorted(FAMILIES)}")
+    known = {*TRAINING, *FAMILIES[family]}
+    if strange := sorted(set(given) - known):
+        raise ParamsError(f"tune.families.{family}: unknown hyperparameters {strange}; it understands {sorted(known)}")
+    if missing := sorted(known - set(given)):
+        raise ParamsError(f"tune.families.{family}: {missing} missing; give each low, high and default, or choices and default")
 
 
 def build(keras: ModuleType, spec: NetworkSpec) -> Any:
