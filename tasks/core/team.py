@@ -23,8 +23,12 @@ class Team:
         """The sums over all processes, the same bits in each of them; inside a tf.function, called in all alike."""
         if self.strategy is None:
             return tensors
-        add = tf.distribute.ReduceOp.SUM
-        summed: Sequence[Any] = self.strategy.run(lambda: tf.distribute.get_replica_context().all_reduce(add, list(tensors)))
+
+        def add(own: Sequence[Any]) -> Any:
+            placed = [tf.identity(tensor) for tensor in own]  # on the worker's device: arguments of a function are on none
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+        summed: Sequence[Any] = self.strategy.run(add, args=(list(tensors),))
         return summed
 
     def agree(self, values: Sequence[float]) -> list[float]:
@@ -40,6 +44,8 @@ class Team:
             return content
         mine = content if self.index == 0 else b""
         length = int(self.agree([len(mine)])[0])
+        if not length:
+            return b""
         padded = np.frombuffer(mine.ljust(-(-length // 4) * 4, b"\0"), np.int32)  # bytes themselves cannot be added up
         return self._add(padded).tobytes()[:length]
 

@@ -95,7 +95,7 @@ class Training:
                 self._take_steps(load, watch)
             seconds = time.perf_counter() - started
             rate = (self.step - before) * self.schedule.batch / seconds
-            train_loss, validation_loss = self.total / self.step, self._validate(validation)
+            train_loss, validation_loss = self.total / self.step, self._validate(validation, watch)
             if not np.isfinite(train_loss) or not np.isfinite(validation_loss):
                 raise DivergedError(
                     f"the loss became {train_loss} in epoch {self.done + 1}; lower the learning rate. "
@@ -124,14 +124,19 @@ class Training:
             seconds = self.team.agree([time.perf_counter() - started])[0] / self.team.size
             steps = max(1, min(4 * steps, int(count * SECONDS_PER_CALL / max(seconds, 1e-9))))
 
-    def _validate(self, rows: Rows) -> float:
+    def _validate(self, rows: Rows, watch: Callable[[int, int], None]) -> float:
         """The mean loss of the rows, each process having scored its part of them."""
+        whole = self.steps * self.schedule.batch
+
+        def tick() -> None:
+            watch(whole, whole)
+
         if self.team.size == 1:
-            return mean_loss(self.task, rows.target, score_rows(self.score, self.task, rows))
+            return mean_loss(self.task, rows.target, score_rows(self.score, self.task, rows, tick))
         start, stop = (len(rows) * (self.team.index + i) // self.team.size for i in (0, 1))
         own = rows.between(start, stop)
-        loss = mean_loss(self.task, own.target, score_rows(self.score, self.task, own)) * len(own) if len(own) else 0.0
-        return self.team.agree([loss])[0] / len(rows)
+        loss = mean_loss(self.task, own.target, score_rows(self.score, self.task, own, tick)) if len(own) else 0.0
+        return self.team.agree([loss * len(own)])[0] / len(rows)
 
     def _shift_seeds(self, times: int) -> None:
         """The generators of dropout differ between the processes of a team, whose rows do; `state` holds the chief's."""
@@ -236,8 +241,11 @@ def _compile_steps(model: Any, task: Task, optimizer: Any, share: int, team: Tea
             loss = objective.loss(task, model(inputs, training=True), target) / team.size
         return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, weights))]
 
-    differentiate = differentiate if whole else tf.function(differentiate, jit_compile=True)
-    update = optimizer.apply if whole else tf.function(optimizer.apply, jit_compile=True)
+    def update(gradients: list[Any]) -> None:
+        optimizer.apply(gradients, weights)
+
+    if not whole:
+        differentiate, update = (tf.function(part, jit_compile=True) for part in (differentiate, update))
 
     @tf.function(jit_compile=whole)  # type: ignore[untyped-decorator]
     def run(inputs: dict[str, Any], target: Any, order: Any, first: Any, count: Any, total: Any) -> Any:
@@ -246,7 +254,7 @@ def _compile_steps(model: Any, task: Task, optimizer: Any, share: int, team: Tea
             places = tf.slice(order, [step * share], [share])
             own = {name: tf.gather(array, places) for name, array in inputs.items()}
             loss, *gradients = team.sum(differentiate(own, tf.gather(target, places)))
-            update(gradients, weights)
+            update(gradients)
             total += tf.cast(loss, tf.float64)  # in this order whatever the calls, so that they change no bit
             step += 1
         return total
@@ -270,8 +278,8 @@ def _compile_scores(model: Any, task: Task) -> Any:
     return score
 
 
-def score_rows(score: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
-    """What `predict` says, by a compiled function of the inputs."""
+def score_rows(score: Any, task: Task, rows: Rows, tick: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
+    """What `predict` says, by a compiled function of the inputs; `tick` is called now and then."""
     parts = []
     at_once = max(1, min(SCORE_ROWS, SCORE_BYTES * max(len(rows), 1) // max(rows.nbytes, 1)))
     for start in range(0, len(rows), at_once):
@@ -280,5 +288,6 @@ def score_rows(score: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
         short = at_once - count  # one shape for all calls, so that one compilation serves them all
         full = score({name: np.pad(array, ((0, short), *((0, 0),) * (array.ndim - 1))) for name, array in own.items()}).numpy()
         parts.append(full[:count])
+        tick()
     scores: NDArray[np.float32] = np.concatenate(parts)
     return scores if task == "multiclass" else scores[:, 0]
