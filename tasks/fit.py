@@ -1,25 +1,156 @@
-"""Fits a network with its progress shown: what tune, train and distill share."""
+"""Fits networks with their progress shown: what tune, train and distill share, and one network that outlives a kill."""
 
+import io
 import json
+import logging
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import stage
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DataError
-from tasks.core.models import Configuration, NetworkSpec, check_family, spec_of
+from tasks.core.models import Configuration, NetworkSpec, build, check_family, spec_of
+from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
-from tasks.core.training import Epoch, Training
+from tasks.core.target import Task
+from tasks.core.team import ALONE, Team
+from tasks.core.training import Epoch, Schedule, Training
+from tasks.features import load_rows
+from tasks.memory import free_memory
+from tasks.networks import load_arrays, save_arrays
 from tasks.params import Network
 from tasks.progress import Meter
 
+log = logging.getLogger("tasks.fit")
 
-def fit(run: Training, rows: Rows, validation: Rows, what: str, done: Callable[[Epoch], None]) -> None:
-    """The run is finished and its model holds the best weights; `done` was told of each epoch."""
+CHECKPOINT = "checkpoint.npz"
+CHECKPOINT_SECONDS = 300.0  # between two within one epoch; one is written after each epoch besides
+# Of the memory that is free when a training starts, for its rows; more rows than that are read window by window. It changes no
+# figure, only the speed.
+ROWS_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to fit: `name` is shown, `features` holds the rows."""
+
+    name: str
+    spec: NetworkSpec
+    task: Task
+    schedule: Schedule
+    features: Path
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "features": str(self.features)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Job":
+        """The job that `to_json` described."""
+        spec, schedule = NetworkSpec.from_json(document["spec"]), Schedule(**document["schedule"])
+        return cls(document["name"], spec, document["task"], schedule, Path(document["features"]))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network's weights after its best epoch, and all its epochs."""
+
+    weights: list[NDArray[Any]]
+    epochs: list[Epoch]
+
+
+def fit(
+    run: Training,
+    rows: Rows,
+    validation: Rows,
+    what: str,
+    done: Callable[[Epoch], None],
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """The run is finished and its model holds the best weights; `done` was told of each epoch, `watch` called while it moves on."""
     epochs = run.schedule.epochs
     with Meter(f"{what}, epoch {run.done + 1} of {epochs}") as meter:
-        for epoch in run.epochs(rows, validation, meter.at):
+
+        def at(rows_done: int, total: int) -> None:
+            meter.at(rows_done, total)
+            watch()
+
+        for epoch in run.epochs(rows, validation, at, memory=int(ROWS_SHARE * free_memory())):
             done(epoch)
             meter.restart(f"{what}, epoch {epoch.number + 1} of {epochs}")
+
+
+def fit_job(job: Job, folder: Path, team: Team = ALONE, keeps: bool = True, watch: Callable[[], None] = lambda: None) -> Fitted:
+    """The network, fitted on from the checkpoint that `folder` holds; the process that `keeps` writes the next ones there."""
+    rows, validation = load_rows(job.features, "train"), load_rows(job.features, "validation")
+    keras.utils.set_random_seed(job.schedule.seed)
+    with dtype_policy(fastest_policy()):
+        model = build(keras, job.spec)
+    run = Training(model, job.task, job.schedule, len(rows), team)
+    path = folder / CHECKPOINT
+    epochs = _restore(run, team.of_chief(path.read_bytes() if team.index == 0 and path.exists() else b""))
+    written = time.monotonic()
+
+    def keep() -> None:
+        nonlocal written
+        if keeps:
+            _write_checkpoint(run, epochs, path)
+        written = time.monotonic()
+
+    def done(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        keep()
+        losses = f"train loss {epoch.train_loss:.5f}, validation loss {epoch.validation_loss:.5f}"
+        rate = f"{epoch.rows_per_second:,.0f} rows/s"
+        log.info("epoch %s of %s: %s, %s", epoch.number, job.schedule.epochs, losses, rate)
+
+    def at() -> None:
+        watch()
+        if time.monotonic() - written > CHECKPOINT_SECONDS:
+            keep()
+
+    log.info("%s: %s parameters", job.name, f"{model.count_params():,}")
+    fit(run, rows, validation, job.name, done, at)
+    return Fitted(run.best, epochs)
+
+
+def load_finished(folder: Path) -> Fitted | None:
+    """What an earlier process came to, when it was through with all epochs."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    saved = load_arrays(path)
+    if not saved["finished"]:
+        return None
+    return Fitted([saved[key] for key in sorted(saved) if key.startswith("best_")], _epochs(saved))
+
+
+def _restore(run: Training, checkpoint: bytes) -> list[Epoch]:
+    """The epochs that earlier processes finished; the run stands where the checkpoint left it."""
+    if not checkpoint:
+        return []
+    with np.load(io.BytesIO(checkpoint), allow_pickle=False) as file:
+        saved = {name: file[name] for name in file.files}
+    run.state = saved
+    log.info("going on after epoch %s", run.done)
+    return _epochs(saved)
+
+
+def _epochs(saved: dict[str, NDArray[Any]]) -> list[Epoch]:
+    return [Epoch(**epoch) for epoch in json.loads(saved["epochs"].tobytes())]
+
+
+def _write_checkpoint(run: Training, epochs: list[Epoch], path: Path) -> None:
+    """All that a fresh process needs to go on, in one file that is either the last or this."""
+    record = np.frombuffer(json.dumps([epoch.to_json() for epoch in epochs]).encode(), np.uint8)
+    with stage.replacing(path) as aside:
+        save_arrays(aside, {**run.state, "epochs": record, "finished": np.array(run.finished)})
 
 
 def teacher_spec(encoder: Encoder, network: Network, configuration: Configuration) -> NetworkSpec:

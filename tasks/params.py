@@ -471,6 +471,23 @@ class Train(Section):
     patience: Count
 
 
+Address = Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")]
+
+
+class Compute(Section):
+    workers: Annotated[int, Field(ge=1, le=1024)]
+    hosts: tuple[Address, ...]
+    restarts: Annotated[int, Field(ge=0, le=10_000)]
+
+    @model_validator(mode="after")
+    def _counts_its_hosts(self) -> Self:
+        if self.hosts and len(self.hosts) != self.workers:
+            raise ValueError(f"workers is {self.workers}, but hosts name {len(self.hosts)}: one address for each worker, or none")
+        if len(set(self.hosts)) < len(self.hosts):
+            raise ValueError("hosts name an address twice; workers on one machine need a port each")
+        return self
+
+
 class Distill(Section):
     epochs: Epochs
     batch: Batch
@@ -529,6 +546,7 @@ class Params(Section):
     network: Network
     tune: Tune
     train: Train
+    compute: Compute
     distill: Distill
     compress: Compress
     evaluate: Evaluate
@@ -539,6 +557,10 @@ class Params(Section):
         split = self.preprocess.split
         if isinstance(split, TimeSplit) and self.table.time is None:
             raise ValueError("preprocess.split by time needs table.time; name the column, or split by random or group")
+        if self.train.batch % self.compute.workers:
+            raise ValueError(
+                f"train.batch {self.train.batch} has no equal shares for compute.workers {self.compute.workers}; change either"
+            )
         gate = self.evaluate.gate
         allowed = METRICS[self.table.task]
         named: set[str] = {*gate.at_least, *gate.at_most, *gate.near_teacher}

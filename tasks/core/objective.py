@@ -13,6 +13,7 @@ def loss(task: Task, logits: Any, target: Any) -> Any:
     Cross-entropy in nats for classes, given by code or by probabilities; the squared error for a regression. Each member
     learns on its own, so the mean is over them too.
     """
+    logits = tf.cast(logits, tf.float32)  # whatever the network computes with
     if task == "multiclass":
         logits = _with_members(logits)  # [row, member, class]
         wanted = tf.one_hot(tf.cast(target, tf.int32), logits.shape[-1]) if len(target.shape) == 1 else target
@@ -26,6 +27,7 @@ def loss(task: Task, logits: Any, target: Any) -> Any:
 
 def scores(task: Task, logits: Any) -> Any:
     """What the members say together, [row, output]: probabilities, or the number on the scale that was learned."""
+    logits = tf.cast(logits, tf.float32)
     if task == "binary":
         return tf.reduce_mean(tf.sigmoid(logits), axis=1, keepdims=True)
     if task == "multiclass":

@@ -28,9 +28,17 @@ class Rows:
     def cat(self) -> NDArray[Any]:
         return self.inputs["cat"]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (*self.inputs.values(), self.target))
+
     def head(self, rows: int) -> "Rows":
         """The first rows; all, when there are fewer."""
         return Rows({name: array[:rows] for name, array in self.inputs.items()}, self.target[:rows])
+
+    def between(self, start: int, stop: int) -> "Rows":
+        """The rows from `start` up to `stop`, as they lie."""
+        return Rows({name: array[start:stop] for name, array in self.inputs.items()}, self.target[start:stop])
 
     def take(self, places: NDArray[Any]) -> "Rows":
         """The rows at these places, in this order."""

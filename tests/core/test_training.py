@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.core import order
 from tasks.core.errors import DataError, DivergedError
 from tasks.core.metrics import log_loss
 from tasks.core.models import NetworkSpec, build
@@ -57,8 +58,9 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
     assert epochs[0].train_loss > epochs[1].train_loss > epochs[2].train_loss
     assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
     assert undisturbed.finished
-    assert [done for done, _ in seen[: undisturbed.calls]] == sorted(done for done, _ in seen[: undisturbed.calls])
-    assert seen[-1][0] == seen[-1][1] <= len(TRAIN)
+    whole = [i for i, (done, of) in enumerate(seen) if done == of == len(TRAIN) // 32 * 32]
+    assert len(whole) == 3
+    assert seen[: whole[0] + 1] == sorted(seen[: whole[0] + 1])
 
     resumed = start(seed=99)  # other first weights and dropout: all of it must come from the state
     resumed.state = state
@@ -68,6 +70,37 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
     assert [(epoch.train_loss, epoch.validation_loss, epoch.best) for epoch in rest] == losses
     assert_same(resumed.model.get_weights(), undisturbed.model.get_weights())
     assert_same(list(resumed.state.values()), list(undisturbed.state.values()))
+
+
+def test_same_seed_gives_the_same_bits_twice_whether_rows_are_held_or_read_by_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "WINDOW_BYTES", 400 * TRAIN.nbytes // len(TRAIN))  # three windows of 12 steps
+    monkeypatch.setattr(order, "BLOCK_BYTES", 7 * TRAIN.nbytes // len(TRAIN))
+    states, losses = [], []
+    for memory in (None, None, 0):
+        training = start()
+        epochs = list(training.epochs(TRAIN, VALIDATION, lambda done, of: None, memory))
+        losses.append([(epoch.train_loss, epoch.validation_loss) for epoch in epochs])
+        states.append(list(training.state.values()))
+    assert losses[0] == losses[1] == losses[2]
+    assert_same(states[0], states[1])
+    assert_same(states[0], states[2])
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_training_goes_on_from_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch, memory: int | None) -> None:
+    monkeypatch.setattr(order, "WINDOW_BYTES", 400 * TRAIN.nbytes // len(TRAIN))
+    undisturbed, states = start(), []
+
+    def watch(done: int, of: int) -> None:
+        states.append({name: array.copy() for name, array in undisturbed.state.items()})
+
+    wanted = list(undisturbed.epochs(TRAIN, VALIDATION, watch))
+    for state in (next(one for one in states if 12 < one["counters"][3] < 34), next(s for s in states if s["counters"][3] == 34)):
+        resumed = start(seed=99)
+        resumed.state = state
+        epochs = list(resumed.epochs(TRAIN, VALIDATION, lambda done, of: None, memory))
+        assert [epoch.train_loss for epoch in epochs] == [epoch.train_loss for epoch in wanted]
+        assert_same(resumed.model.get_weights(), undisturbed.model.get_weights())
 
 
 def test_training_stops_when_it_grows_worse_and_keeps_its_best_weights() -> None:
