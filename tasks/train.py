@@ -13,6 +13,7 @@ from tasks import stage
 from tasks.core.metrics import measure
 from tasks.core.models import Hyperparameters, build
 from tasks.core.training import Epoch, Schedule, Training, predict
+from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
 from tasks.fit import fit, teacher_spec
 from tasks.networks import load_arrays, save_arrays, save_network
@@ -35,7 +36,8 @@ def train_model(
 
     keras.utils.set_random_seed(seed)
     model = build(keras, spec)
-    schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
+    weights = weigh_classes(train.class_weights, encoder.target, rows.target)
+    schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience, weights)
     run = Training(model, task, schedule, len(rows))
     epochs = resume(run, folder)
     log.info("%s parameters, %s members", f"{model.count_params():,}", spec.members)

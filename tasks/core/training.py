@@ -30,6 +30,7 @@ class Schedule:
     weight_decay: float
     seed: int
     patience: int
+    class_weights: tuple[float, ...] = ()  # none: every row counts alike
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Training:
         cosine = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * self.calls * self.steps)
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
         self.optimizer.build(model.trainable_variables)
-        self.run = _compile_steps(model, task, self.optimizer)
+        self.run = _compile_steps(model, task, self.optimizer, schedule.class_weights)
         self.best: list[NDArray[Any]] = model.get_weights()
         self.best_loss, self.since_best, self.done = np.inf, 0, 0
 
@@ -78,7 +79,8 @@ class Training:
             started = time.perf_counter()
             train_loss = self._epoch(train, watch)
             seconds = time.perf_counter() - started
-            validation_loss = mean_loss(self.task, validation.target, predict(self.model, self.task, validation))
+            scores = predict(self.model, self.task, validation)
+            validation_loss = mean_loss(self.task, validation.target, scores, self.schedule.class_weights)
             if not np.isfinite(train_loss) or not np.isfinite(validation_loss):
                 raise DivergedError(
                     f"the loss became {train_loss} in epoch {self.done + 1}; lower the learning rate. "
@@ -128,7 +130,7 @@ class Training:
         self.best_loss, self.since_best, self.done = float(best_loss), int(since_best), int(done)
 
 
-def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
+def _compile_steps(model: Any, task: Task, optimizer: Any, class_weights: tuple[float, ...]) -> Any:
     """A compiled function of [step, batch, ...] arrays that takes all the steps and returns their mean loss."""
 
     @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
@@ -137,7 +139,7 @@ def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
         for step in tf.range(tf.shape(target)[0]):
             with tf.GradientTape() as tape:
                 logits = model({name: array[step] for name, array in inputs.items()}, training=True)
-                loss = objective.loss(task, logits, target[step])
+                loss = objective.loss(task, logits, target[step], class_weights)
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             total += loss
         return total / tf.cast(tf.shape(target)[0], tf.float32)
