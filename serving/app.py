@@ -40,7 +40,9 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
         check_name(request)
         rows = parse_rows(await read_body(request, max_body), bundle.encoder)
         if len(rows) > MOST_EXPLAINED:
-            raise RequestError(422, f"{len(rows):,} rows to explain; at most {MOST_EXPLAINED} at a time, each costs a thousand answers")
+            raise RequestError(
+                422, f"{len(rows):,} rows to explain; at most {MOST_EXPLAINED} at a time, each costs a thousand answers"
+            )
         explanations = []
         for row in rows:
             label, found = bundle.explain(row)

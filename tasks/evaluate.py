@@ -72,7 +72,10 @@ def evaluate(
     truth = np.array(test.target)
 
     raw: dict[str, NDArray[Any]] = {name: network(test.inputs) for name, network in networks.items()}
-    targets = {name: fit_target(target, validation, network(validation.inputs), table, evaluate, seed) for name, network in networks.items()}
+    targets = {
+        name: fit_target(target, validation, network(validation.inputs), table, evaluate, seed)
+        for name, network in networks.items()
+    }
     scores = {name: calibrate(targets[name], one) for name, one in raw.items()}
     timing = {name: time_network(network, test) for name, network in networks.items()}
     log.info("scored %s candidates on %s test rows", len(networks), f"{len(test):,}")

@@ -136,9 +136,10 @@ def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[A
 
 
 def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> None:
-    """A SavedModel that takes raw columns and gives `score` (and `decision`, or `low` and `high`), by the float network behind the chosen candidate.
+    """A SavedModel that takes raw columns and gives `score` (and `decision`, or `low` and `high`).
 
-    A column whose name TensorFlow does not take goes by another; signature.json says which.
+    It answers by the float network behind the chosen candidate. A column whose name TensorFlow does not take goes by another;
+    signature.json says which.
     """
     _, network = load_network(keras, home)
     graph = GraphEncoder(encoder)

@@ -482,7 +482,9 @@ class Errors(Section):
 
 Costs = Annotated[
     Annotated[Errors, Tag("two")] | Annotated[dict[str, dict[str, Cost]], Tag("several")],
-    Discriminator(lambda value: "several" if isinstance(value, dict) and all(isinstance(v, dict) for v in value.values()) else "two"),
+    Discriminator(
+        lambda value: "several" if isinstance(value, dict) and all(isinstance(v, dict) for v in value.values()) else "two"
+    ),
 ]
 
 

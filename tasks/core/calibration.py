@@ -53,7 +53,10 @@ def fit_calibration(truth: NDArray[np.float64], scores: NDArray[np.float64], *, 
 
 
 def _fit(codes: NDArray[np.int64], scores: NDArray[np.float64]) -> Calibration:
-    """The most likely slope and shifts, by Newton's method with halved steps; the belief of one row in no change keeps them finite."""
+    """The most likely slope and shifts, by Newton's method with halved steps.
+
+    The belief of one row in no change keeps them finite.
+    """
     logs = _logs(scores)
     rows, classes = logs.shape
     came = np.eye(classes)[codes]

@@ -19,7 +19,8 @@ class Decision:
         """The code of the class to act on [row], for probabilities [row] or [row, class] as they are told."""
         if self.threshold is not None:
             return (np.asarray(probabilities) >= self.threshold).astype(np.int64)
-        return np.argmin(probabilities @ np.asarray(self.costs), axis=1)
+        cheapest: NDArray[np.int64] = np.argmin(probabilities @ np.asarray(self.costs), axis=1)
+        return cheapest
 
 
 def fit_decision(costs: Costs, truth: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Decision:

@@ -31,9 +31,9 @@ def explain(
     """Shapley values of the columns of one encoded row, by sampling.
 
     For each row of the background the columns are replaced one by one in a random order, and in that order backwards, by those
-    of `row`; a column's value is the mean change of the answer (Strumbelj and Kononenko 2014; interventional values as of Lundberg and
-    Lee 2017, arXiv 1705.07874; antithetic orders as of Mitchell et al. 2022, arXiv 2104.12199). Each order starts at the
-    background's row and ends at the row, so the sum is exact however few orders there are.
+    of `row`; a column's value is the mean change of the answer (Strumbelj and Kononenko 2014; Lundberg and Lee 2017, arXiv
+    1705.07874; both directions: Mitchell et al. 2022, arXiv 2104.12199). Each order starts at the background's row and ends at
+    the row, so the sum is exact however few orders there are.
     """
     names = list(places)
     width, rows = len(names), len(next(iter(background.values())))
@@ -46,7 +46,7 @@ def explain(
     inputs = {name: np.repeat(array, 2 * (width + 1), axis=0) for name, array in background.items()}
     for column, name in enumerate(names):
         for array, own in places[name].items():
-            chosen = np.ix_(taken[:, column], own)
+            chosen = np.ix_(np.flatnonzero(taken[:, column]), np.asarray(own))
             inputs[array][chosen] = np.broadcast_to(row[array][0, own], inputs[array][chosen].shape)
     answers = np.asarray(answer(inputs), np.float64).reshape(rows, 2, width + 1)
     steps = np.diff(answers, axis=2)
@@ -75,7 +75,7 @@ def make_background(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], rows: 
         edges = np.asarray(column.edges)
         known = positions[~missing]
         picked = np.full(rows, np.nan)
-        present = int(round(rows * (1 - missing.mean())))
+        present = round(rows * (1 - float(missing.mean())))
         if present and len(known):
             places = (np.quantile(known, (np.arange(present) + 0.5) / present) + 1) / 2 * (len(edges) - 1)
             picked[:present] = edges[np.clip(np.rint(places).astype(int), 0, len(edges) - 1)]

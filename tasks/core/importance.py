@@ -21,10 +21,10 @@ def measure_importance(
     repeats: int,
     seed: int,
 ) -> dict[str, Interval]:
-    """By how much the loss grows for each raw column, the mean, lowest and highest of the repeats, the highest mean first (Breiman 2001; Fisher et al. 2019, arXiv 1801.01489).
+    """By how much the loss grows for each raw column, the most important first: mean, lowest and highest of the repeats.
 
-    `loss` is that of scores of these rows. All that is encoded of a column moves together; columns that tell the same share
-    what they are worth, so that each looks less important than both are.
+    Breiman 2001; Fisher et al. 2019, arXiv 1801.01489. `loss` is that of scores of these rows. All that is encoded of a column
+    moves together; columns that tell the same share what they are worth, so that each looks less important than both are.
     """
     whole = loss(score(rows.inputs))
     random = np.random.default_rng(seed)

@@ -56,8 +56,10 @@ def tell(target: Target, scores: Any) -> dict[str, Any]:
     told = scores * target.scale + target.center if target.task == "regression" else scores
     said = {"score": told if target.outputs > 1 else told[:, 0]}
     if target.decision is not None:
-        expected = tf.linalg.matmul(told, tf.constant(target.decision.costs)) if target.outputs > 1 else None
-        code = tf.cast(told[:, 0] >= target.decision.threshold, tf.int32) if expected is None else tf.argmin(expected, axis=1)
+        if target.decision.threshold is None:
+            code = tf.argmin(tf.linalg.matmul(told, tf.constant(target.decision.costs, tf.float32)), axis=1, output_type=tf.int32)
+        else:
+            code = tf.cast(told[:, 0] >= target.decision.threshold, tf.int32)
         said["decision"] = tf.gather(tf.constant([as_text(label) for label in target.classes]), code)
     if target.intervals is not None:
         bins = tf.searchsorted(tf.constant(target.intervals.edges, tf.float32), told[:, 0], side="right")

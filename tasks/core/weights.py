@@ -30,6 +30,6 @@ def without_weights(scores: NDArray[Any], weights: tuple[float, ...]) -> NDArray
     """Probabilities [row] or [row, class] that a network would have learned without these weights (Elkan 2001, theorem 2)."""
     if not weights:
         return scores
-    shares = (np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores) / np.asarray(weights)
+    shares: NDArray[Any] = (np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores) / np.asarray(weights)
     shares /= shares.sum(axis=1, keepdims=True)
     return shares[:, 1] if scores.ndim == 1 else shares

@@ -46,7 +46,7 @@ def test_probabilities_that_are_right_are_left_alone() -> None:
 
 
 def test_shift_of_one_season_is_not_learned() -> None:
-    truth, p = draw(10_000)
+    _, p = draw(10_000)
     rates = np.where(np.arange(10_000) // 500 % 4 == 0, 2.0, -0.5)  # one stretch in four is another world
     came = (np.random.default_rng(1).uniform(size=10_000) < sigmoid(logit(p) + rates)).astype(np.float64)
     assert fit_calibration(came, p, ordered=True, seed=0) is None

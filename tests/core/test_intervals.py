@@ -21,7 +21,7 @@ def test_coverage_is_what_was_asked_for_at_every_size_of_the_answer(levels: tupl
     truth, answers = draw(20_000, 1)
     wanted = levels[1] - levels[0]
     bounds = found(answers)
-    for own in (answers < 3, (3 <= answers) & (answers < 7), answers >= 7):
+    for own in (answers < 3, (answers >= 3) & (answers < 7), answers >= 7):
         assert measure_coverage(bounds[own], truth[own]).share >= wanted - 0.02
     if levels[1] == 0.9:
         assert measure_coverage(bounds, truth).share == pytest.approx(wanted, abs=0.02)
