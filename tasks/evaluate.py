@@ -26,7 +26,7 @@ from tasks.core.rows import Rows
 from tasks.core.runtime import Network, time_rows
 from tasks.core.target import Target, as_text
 from tasks.features import load_encoder, load_rows
-from tasks.params import Errors, Evaluate, Gate, Table
+from tasks.params import Errors, Evaluate, Gate, Importance, Table
 from tasks.shards import read_shards
 
 log = logging.getLogger("tasks.evaluate")
@@ -38,6 +38,7 @@ AXES = {  # of the calibration plot, by task: what was said, what came
     "multiclass": ("mean score of the likeliest class", "share of rows that are of it"),
     "regression": ("mean answer", "mean truth"),
 }
+MOST_SHUFFLED = 5_000_000  # rows scored for the importance of all columns, some 20 seconds
 SINGLE_CALLS, BATCH_ROWS, BATCH_CALLS = 5000, 256, 500
 
 
@@ -113,7 +114,7 @@ def evaluate(
 
     shown = {name: {**scores, **compared}[name] for name in (found.chosen, TEACHER, "gradient boosting")}
     told = targets[found.chosen]
-    sample = test.take(np.sort(np.random.default_rng(seed).permutation(len(test))[: evaluate.importance.rows]))
+    sample = draw_sample(test, len(encoder.places), evaluate.importance, seed)
     weighty = measure_importance(
         lambda one: measure(target, np.asarray(sample.target), calibrate(told, one))[loss],
         networks[found.chosen],
@@ -216,6 +217,14 @@ def references(target: Target, truth: NDArray[Any], validation: NDArray[Any], ev
         found["interval"] = {name: float(f"{value:.6g}") for name, value in coverage.to_json().items()}
         found["wanted_share"] = round(evaluate.interval[1] - evaluate.interval[0], 6)
     return found
+
+
+def draw_sample(test: Rows, columns: int, importance: Importance, seed: int) -> Rows:
+    """The test rows that importance is measured on: as many as were asked for, fewer where columns are many."""
+    most = max(MOST_SHUFFLED // (columns * importance.repeats), LEAST_ROWS)
+    if most < min(importance.rows, len(test)):
+        log.info("importance on %s test rows: there are %s columns to shuffle", f"{most:,}", f"{columns:,}")
+    return test.take(np.sort(np.random.default_rng(seed).permutation(len(test))[: min(importance.rows, most)]))
 
 
 def write_importance(file: TextIO, found: dict[str, Interval]) -> None:

@@ -36,7 +36,7 @@ log = logging.getLogger("tasks.export")
 GRAPH_TOLERANCE = 1e-5  # between the SavedModel and NumPy + the float network, which differ in rounding alone
 WEAKEST = 6  # slices in the model card
 FOREMOST = 8  # columns in the model card, by importance
-BACKGROUND_ROWS = 32  # that an explanation compares a row with
+BACKGROUND_ROWS, MOST_CELLS = 32, 100_000  # that an explanation compares a row with; fewer where columns are many
 FITTED_ROWS = 100_000  # training rows that the background is made after
 
 
@@ -123,7 +123,8 @@ def background(features: Path, encoder: Encoder, seed: int) -> dict[str, Any]:
     """The rows that explanations compare with, as lists by array: made up, since a bundle travels further than the data may."""
     train = load_rows(features, "train")
     rows = train.take(np.arange(0, len(train), -(-len(train) // FITTED_ROWS)))
-    made = make_background(encoder, rows.inputs, BACKGROUND_ROWS, seed)
+    count = max(4, min(BACKGROUND_ROWS, MOST_CELLS // len(encoder.names) ** 2))
+    made = make_background(encoder, rows.inputs, count, seed)
     return {name: [[round(value, 6) for value in row] for row in array.tolist()] for name, array in made.items()}
 
 
