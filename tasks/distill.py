@@ -3,15 +3,17 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks import stage
 from tasks.core.metrics import measure
 from tasks.core.models import NetworkSpec, build, spec_of
 from tasks.core.rows import Rows
-from tasks.core.target import Task
+from tasks.core.target import Target, Task
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.core.weights import Weighing, weigh_classes, without_weights
 from tasks.features import load_encoder, load_rows
@@ -43,9 +45,7 @@ def distill(
     target, task = encoder.target, encoder.target.task
     weights = weigh_classes(class_weights, target, rows.target)
     opinion = without_weights(predict(taught_by, task, rows), weights)
-    share = distill.teacher_weight
-    truth = np.eye(target.outputs)[np.asarray(rows.target, int)] if task == "multiclass" else np.asarray(rows.target)
-    taught = rows.taught((share * opinion + (1 - share) * truth).astype(np.float32))
+    taught = teach(rows, target, opinion, distill.teacher_weight)
 
     spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
     networks = {
@@ -63,6 +63,12 @@ def distill(
         aside.write_text(json.dumps({"parameters": parameters, "validation": quality}, indent=1))
     for name, found in quality.items():
         log.info("%s: validation %s", name, ", ".join(f"{metric} {value:.5f}" for metric, value in found.items()))
+
+
+def teach(rows: Rows, target: Target, opinion: NDArray[Any], share: float) -> Rows:
+    """The rows with the teacher's opinion as that share of the target; the rest is the truth."""
+    truth = np.eye(target.outputs)[np.asarray(rows.target, int)] if target.task == "multiclass" else np.asarray(rows.target)
+    return rows.taught((share * opinion + (1 - share) * truth).astype(np.float32))
 
 
 def learn(

@@ -72,11 +72,8 @@ def evaluate(
     validation, test = load_rows(features, "validation"), load_rows(features, "test")
     truth = np.array(test.target)
 
-    raw: dict[str, NDArray[Any]] = {name: network(test.inputs) for name, network in networks.items()}
-    targets = {
-        name: fit_target(target, validation, network(validation.inputs), table, evaluate, seed)
-        for name, network in networks.items()
-    }
+    raw, held = score(networks, test), score(networks, validation)
+    targets = {name: fit_target(target, validation, one, table, evaluate, seed) for name, one in held.items()}
     scores = {name: calibrate(targets[name], one) for name, one in raw.items()}
     timing = {name: time_network(network, test) for name, network in networks.items()}
     log.info("scored %s candidates on %s test rows", len(networks), f"{len(test):,}")
@@ -158,6 +155,11 @@ def evaluate(
         if told.calibration is not None:
             curves[f"{found.chosen}, uncalibrated"] = calibration_curve(target, truth, raw[found.chosen])
         aside.write_bytes(charts.plot_calibration(curves, *AXES[target.task]))
+
+
+def score(networks: Mapping[str, Network], rows: Rows) -> dict[str, NDArray[Any]]:
+    """What each network says of the rows, before anything is fitted to it."""
+    return {name: network(rows.inputs) for name, network in networks.items()}
 
 
 def fit_target(target: Target, validation: Rows, scores: NDArray[Any], table: Table, evaluate: Evaluate, seed: int) -> Target:
