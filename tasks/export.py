@@ -78,7 +78,9 @@ def export(
         save_graph(folder / "saved_model", home, encoder, golden)
         data = json.loads(snapshot.read_text())
         foremost = pd.read_csv(importance).head(FOREMOST).to_dict("records")
-        card = model_card(facts, encoder, privacy, preprocess, quality, chosen["gate"], pd.read_csv(slices), foremost, data)
+        card = model_card(
+            facts, encoder, privacy, preprocess, quality, chosen["gate"], pd.read_csv(slices), foremost, len(golden), data
+        )
         (folder / "model_card.md").write_text(card)
         (folder / "lineage.json").write_text(json.dumps(lineage(quality, data), indent=1))
         version = write_manifest(folder, facts)
@@ -179,6 +181,7 @@ def model_card(
     gate: dict[str, Any],
     slices: pd.DataFrame,
     foremost: list[dict[Any, Any]],
+    golden: int,
     snapshot: dict[str, Any],
 ) -> str:
     """The model card as Markdown."""
@@ -209,6 +212,7 @@ def model_card(
             references=quality["references"],
             loss=WORDS[metrics[1]],
             foremost=foremost,
+            golden=golden,
             weakest=own.head(WEAKEST).to_dict("records"),
             snapshot=snapshot,
             privacy=protection.in_words(privacy),

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 LEAST = 1e-7  # a probability's distance from 0 and 1, so that its logarithm is finite
 FOLDS = 10
+MOST_SCORES = 1_000_000  # that a calibration is fitted on
 STEPS, ENOUGH = 100, 1e-10  # of Newton's method: at most so many, and the gain of one that is the last
 
 
@@ -42,12 +43,14 @@ def fit_calibration(truth: NDArray[np.float64], scores: NDArray[np.float64], *, 
     if rows < FOLDS:
         return None
     order = np.arange(rows) if ordered else np.random.default_rng(seed).permutation(rows)
+    most = MOST_SCORES // (scores.shape[1] if scores.ndim == 2 else 1)
+    order = order[:: -(-rows // most)]  # a few parameters need no more
     gains = []
     for own in np.array_split(order, FOLDS):
         others = np.setdiff1d(order, own)
         found = _fit(codes[others], scores[others])
         gains.append(np.mean(_losses(codes[own], scores[own]) - _losses(codes[own], found(scores[own]))))
-    whole = _fit(codes, scores)
+    whole = _fit(codes[order], scores[order])
     helps = np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(FOLDS)
     return whole if helps and whole.slope > 0 else None
 
