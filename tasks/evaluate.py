@@ -94,7 +94,7 @@ def evaluate(
     ]
     losses = {name: quality[name][loss]["value"] for name in compared}
     found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=TEACHER, loss=loss, baselines=losses)
-    report = {
+    report: dict[str, Any] = {
         "task": target.task,
         "test_rows": len(test),
         "confidence": evaluate.confidence,
@@ -108,6 +108,7 @@ def evaluate(
     if found.chosen is None:
         refuse(report, timing, found)
     assert found.chosen is not None
+    say_fitted(quality[found.chosen], report["references"])
 
     shown = {name: {**scores, **compared}[name] for name in (found.chosen, TEACHER, "gradient boosting")}
     told = targets[found.chosen]
@@ -323,6 +324,25 @@ def say(measured: list[Measured], found: Verdict) -> None:
         faults = found.faults[one.name]
         state = "chosen" if one.name == found.chosen else f"refused: {faults[0]}" if faults else "passes"
         log.info("%s: %s, %s bytes, %.1f us: %s", one.name, in_words(one.quality), f"{one.bytes:,}", one.microseconds, state)
+
+
+def say_fitted(chosen: dict[str, Any], references: dict[str, Any]) -> None:
+    """A line for what was fitted to the chosen candidate; a warning where its decisions are worth nothing."""
+    if before := chosen.get("uncalibrated"):
+        log.info(
+            "calibrated: error %.4f, before %.4f; log loss %.5f, before %.5f",
+            *(chosen["calibration_error"], before["calibration_error"], chosen["log_loss"]["value"], before["log_loss"]),
+        )
+    if decision := chosen.get("decision"):
+        label, cost = min(references["costs"].items(), key=lambda pair: pair[1])
+        log.info("decisions cost %.4f a row; the same one for all, %s, %.4f", decision["cost"], label, cost)
+        if decision["cost"] >= cost:
+            log.warning("by evaluate.costs it is no worse to decide %s for every row than to ask the model", label)
+    if interval := chosen.get("interval"):
+        log.info(
+            "from low to high: %.1f%% of the rows, %.1f%% wanted, %.4g wide on the mean",
+            *(100 * interval["share"], 100 * references["wanted_share"], interval["width"]),
+        )
 
 
 def refuse(report: dict[str, Any], timing: dict[str, Any], found: Verdict) -> None:
