@@ -101,9 +101,9 @@ def _read_background(path: Path, encoder: Encoder) -> dict[str, NDArray[Any]]:
     """The rows that explanations compare with, as the network takes them; BundleError when the encoder makes other ones."""
     made = encoder.encode(encoder.columns([{}]))
     document = _read(path)
-    rows = len(document["num"])
-    background = {name: np.array(document[name], like.dtype).reshape(rows, -1) for name, like in made.items()}
-    if not rows or any(background[name].shape[1:] != like.shape[1:] for name, like in made.items()):
+    background = {name: np.array(document[name], like.dtype) for name, like in made.items()}
+    rows = len(background["num"])
+    if not rows or any(background[name].shape != (rows, *like.shape[1:]) for name, like in made.items()):
         raise BundleError(f"{path} holds rows of another shape than the encoder makes; copy the whole bundle")
     return background
 

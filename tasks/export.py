@@ -127,7 +127,10 @@ def background(features: Path, encoder: Encoder, seed: int) -> dict[str, Any]:
     rows = train.take(np.arange(0, len(train), -(-len(train) // FITTED_ROWS)))
     count = max(4, min(BACKGROUND_ROWS, MOST_CELLS // len(encoder.names) ** 2))
     made = make_background(encoder, rows.inputs, count, seed)
-    return {name: [[round(value, 6) for value in row] for row in array.tolist()] for name, array in made.items()}
+    return {
+        name: np.round(array.astype(np.float64), 6).tolist() if array.dtype.kind == "f" else array.tolist()
+        for name, array in made.items()
+    }
 
 
 def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[Any]:

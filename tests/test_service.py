@@ -252,7 +252,7 @@ def test_person_makes_a_prediction_on_the_page(page: Page, golden: dict[str, Any
     assert page.text_content(".score") == f"{100 * golden['predictions'][0]:.1f}%"
     assert (page.text_content(".decision") or "").startswith("to act on")
     page.wait_for_selector(".why td >> text=on the mean")
-    assert page.locator(".why tr").count() == 9  # the base and the eight foremost columns
+    assert page.locator(".why tr").count() == 10  # the base, the eight foremost columns, and all others
     page.fill("input[name=distance]", "far")
     page.get_by_role("button", name="Predict").click()
     page.wait_for_selector(".problem")

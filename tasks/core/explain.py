@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.core.encoder import RESERVED, Encoder
 
+MOST_BYTES = 32_000_000  # of rows in memory at once
 Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column, by array
 
 
@@ -35,25 +36,38 @@ def explain(
     1705.07874; both directions: Mitchell et al. 2022, arXiv 2104.12199). Each order starts at the background's row and ends at
     the row, so the sum is exact however few orders there are.
     """
-    names = list(places)
-    width, rows = len(names), len(next(iter(background.values())))
+    width, rows = len(places), len(next(iter(background.values())))
     half = np.random.default_rng(seed).permuted(np.tile(np.arange(width), (rows, 1)), axis=1)
     orders = np.stack([half, half[:, ::-1]], axis=1)  # [background, direction, step]
     turn = np.argsort(orders, axis=2)  # when each column is replaced
-    # One row for each background row, direction and number of columns replaced so far, none to all of them.
+    # Which columns are replaced [background, direction, number of them so far, column].
     replaced = turn[:, :, None, :] < np.arange(width + 1)[None, None, :, None]
-    taken = replaced.reshape(-1, width)
-    inputs = {name: np.repeat(array, 2 * (width + 1), axis=0) for name, array in background.items()}
-    for column, name in enumerate(names):
-        for array, own in places[name].items():
-            chosen = np.ix_(np.flatnonzero(taken[:, column]), np.asarray(own))
-            inputs[array][chosen] = np.broadcast_to(row[array][0, own], inputs[array][chosen].shape)
-    answers = np.asarray(answer(inputs), np.float64).reshape(rows, 2, width + 1)
-    steps = np.diff(answers, axis=2)
+    size = sum(array[0].nbytes for array in background.values()) * 2 * (width + 1)
+    some = max(1, MOST_BYTES // size)  # rows of the background at once
+    answers = np.concatenate(
+        [answer(mix(row, background, slice(i, i + some), replaced[i : i + some], places)) for i in range(0, rows, some)]
+    ).reshape(rows, 2, width + 1)
     added = np.zeros(width)
-    np.add.at(added, orders.ravel(), steps.ravel())
+    np.add.at(added, orders.ravel(), np.diff(answers, axis=2).ravel())
     base, told = float(answers[:, :, 0].mean()), float(answers[0, 0, -1])
-    return Explanation(base, told, dict(zip(names, (added / (2 * rows)).tolist(), strict=True)))
+    return Explanation(base, told, dict(zip(places, (added / (2 * rows)).tolist(), strict=True)))
+
+
+def mix(
+    row: Mapping[str, NDArray[Any]],
+    background: Mapping[str, NDArray[Any]],
+    some: slice,
+    replaced: NDArray[np.bool_],
+    places: Places,
+) -> dict[str, NDArray[Any]]:
+    """Some rows of the background, each so often as `replaced` has lines for it, with those columns as `row` has them."""
+    taken = replaced.reshape(-1, len(places))
+    times = replaced.shape[1] * replaced.shape[2]
+    inputs = {name: np.repeat(array[some], times, axis=0) for name, array in background.items()}
+    for column, own in enumerate(places.values()):
+        for array, columns in own.items():
+            inputs[array][np.ix_(np.flatnonzero(taken[:, column]), np.asarray(columns))] = row[array][0, columns]
+    return inputs
 
 
 def make_background(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], rows: int, seed: int) -> dict[str, NDArray[Any]]:

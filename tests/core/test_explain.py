@@ -75,6 +75,20 @@ def test_same_seed_gives_the_same_explanation_and_inputs_are_left_as_they_were()
     assert all((background[name] == array).all() for name, array in draw(8, 0).items())
 
 
+def test_explanation_is_the_same_however_few_rows_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    background, row = draw(16, 0), draw(1, 1)
+    whole = explain(crossed, row, background, PLACES, seed=0)
+    calls: list[int] = []
+    monkeypatch.setattr("tasks.core.explain.MOST_BYTES", 3 * 2 * 5 * 20)  # three rows of the background
+
+    def count(inputs: Inputs) -> NDArray[np.float64]:
+        calls.append(len(inputs["num"]))
+        return crossed(inputs)
+
+    assert explain(count, row, background, PLACES, seed=0) == whole
+    assert calls == [30] * 5 + [10]
+
+
 ENCODER = Encoder(
     numbers=(
         NumberColumn("engines", False, True, (1.0, 2.0, 4.0)),
