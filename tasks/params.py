@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import METRICS, Metric
-from tasks.core.target import Label, Task
+from tasks.core.target import Label, Task, as_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -465,10 +465,17 @@ class Tune(Section):
         return self
 
 
+Weights = Annotated[
+    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[dict[str, Annotated[float, Field(gt=0)]], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, dict) else "word"),
+]
+
+
 class Train(Section):
     epochs: Epochs
     batch: Batch
     patience: Count
+    class_weights: Weights  # in the loss of teacher and student
 
 
 Address = Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")]
@@ -522,10 +529,38 @@ class Gate(Section):
     beats: tuple[Literal["constant", "linear", "gradient boosting"], ...]
 
 
+Cost = Annotated[float, Field(ge=0)]
+
+
+class Errors(Section):
+    """What a wrong decision between two classes costs; a right one costs nothing."""
+
+    false_positive: Cost  # to act on the second class where the first is true
+    false_negative: Cost
+
+
+Costs = Annotated[
+    Annotated[Errors, Tag("two")] | Annotated[dict[str, dict[str, Cost]], Tag("several")],
+    Discriminator(
+        lambda value: "several" if isinstance(value, dict) and all(isinstance(v, dict) for v in value.values()) else "two"
+    ),
+]
+
+
+class Importance(Section):
+    """How much worse the model is with a column's values shuffled."""
+
+    rows: Annotated[int, Field(ge=100)]  # of the test part at most
+    repeats: Annotated[int, Field(ge=2, le=1000)]
+
+
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=20, le=100_000)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     baseline_rows: Count  # that the baselines learn from at most: they hold them in memory
+    costs: Costs | None  # of several classes truth: {decision: cost}; one not named costs 1
+    interval: tuple[Rate, Rate] | None  # of a regression: the shares of new rows below its low and its high end
+    importance: Importance
     gate: Gate
 
 
@@ -566,9 +601,29 @@ class Params(Section):
         named: set[str] = {*gate.at_least, *gate.at_most, *gate.near_teacher}
         if strange := sorted(named - set(allowed)):
             raise ValueError(f"evaluate.gate names {strange}; task {self.table.task} is measured by {list(allowed)}")
+        self._classes_are_known()
         if strange := sorted({rule.in_set for rule in self.validate_.rules if rule.in_set} - self.table.sets.keys()):
             raise ValueError(f"validate.rules name the sets {strange}; table.sets has {sorted(self.table.sets)}")
         return self
+
+    def _classes_are_known(self) -> None:
+        """ValueError when weights, costs or an interval do not fit the task and its classes."""
+        task, labels = self.table.task, [as_text(label) for label in self.table.classes]
+        weights, costs, interval = self.train.class_weights, self.evaluate.costs, self.evaluate.interval
+        if task == "regression" and (weights != "none" or costs is not None):
+            raise ValueError("a regression has no classes: train.class_weights none and evaluate.costs null are what it takes")
+        if isinstance(weights, dict) and sorted(weights) != sorted(labels):
+            raise ValueError(f"train.class_weights names {sorted(weights)}; expected a weight for each of {labels}")
+        if isinstance(costs, Errors) and task != "binary":
+            raise ValueError(f"evaluate.costs of task {task} takes truth: {{decision: cost}} with the classes {labels}")
+        if isinstance(costs, dict):
+            if task == "binary":
+                raise ValueError("evaluate.costs of two classes takes {false_positive: cost, false_negative: cost}")
+            named = {*costs, *(decision for row in costs.values() for decision in row)}
+            if strange := sorted(named - set(labels)):
+                raise ValueError(f"evaluate.costs names {strange}; table.classes are {labels}")
+        if interval is not None and (task != "regression" or not 0 < interval[0] < interval[1] < 1):
+            raise ValueError(f"evaluate.interval {list(interval)}: expected [low, high], 0 < low < high < 1, of a regression")
 
     @classmethod
     def load(cls, path: Path) -> "Params":
@@ -721,6 +776,10 @@ _KINDS: dict[tuple[int | str, int | str], type[Section]] = {
     ("preprocess", "time"): TimeSplit,
     ("preprocess", "random"): RandomSplit,
     ("preprocess", "group"): GroupSplit,
+    ("train", "word"): Train,
+    ("train", "each"): Train,
+    ("evaluate", "two"): Errors,
+    ("evaluate", "several"): Evaluate,
 }
 
 

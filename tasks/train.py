@@ -12,6 +12,7 @@ from tasks.cluster import find_cluster
 from tasks.core.metrics import measure
 from tasks.core.models import build
 from tasks.core.training import Epoch, Schedule, predict
+from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
 from tasks.fit import Job, load_best, teacher_spec
 from tasks.networks import save_network
@@ -38,8 +39,9 @@ def train_model(
     encoder = load_encoder(features)
     spec, task = teacher_spec(encoder, network, chosen), encoder.target.task
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
+    weights = weigh_classes(train.class_weights, encoder.target, load_rows(features, "train").target)
     schedule = Schedule(
-        train.epochs, train.batch, chosen.number("learning_rate"), chosen.number("weight_decay"), seed, train.patience
+        train.epochs, train.batch, chosen.number("learning_rate"), chosen.number("weight_decay"), seed, train.patience, weights
     )
 
     fitted = fit_network(Job("train", spec, task, schedule, features), folder, find_cluster(compute), compute.restarts)

@@ -88,6 +88,15 @@ def test_params_of_the_repository_load() -> None:
         ("flights: {kind: package,", "2flights: {kind: package,", ["sources.2flights"]),
         ("  golden_rows: 16", "  {}", ["export.golden_rows: missing"]),
         ('test_from: "2013-10-01"', "test_from: soon", ["preprocess.split.test_from"]),
+        ("class_weights: none", "class_weights: balancd", ["train.class_weights: found 'balancd'", "'none' or 'balanced'"]),
+        ("class_weights: none", "class_weights: {0: 1, 1: -3}", ["train.class_weights.1: found -3", "greater than 0"]),
+        ("class_weights: none", "class_weights: {1: 3}", ["train.class_weights names ['1']", "each of ['0', '1']"]),
+        ("false_negative: 3", "false_negative: -3", ["evaluate.costs.false_negative: found -3"]),
+        ("false_negative: 3", "false_negativ: 3", ["evaluate.costs.false_negativ: unknown key; did you mean 'false_negative'?"]),
+        ("costs: {false_positive: 1, false_negative: 3}", "costs: {0: {1: 2}}", ["evaluate.costs of two classes takes"]),
+        ("costs: {false_positive: 1, false_negative: 3}", "costs: 5", ["evaluate.costs: found 5"]),
+        ("  interval: null", "  interval: [0.1, 0.9]", ["evaluate.interval [0.1, 0.9]", "of a regression"]),
+        ("rows: 10000, repeats: 5", "rows: 10, repeats: 5", ["evaluate.importance.rows: found 10"]),
         ("seed: 2013", "seed: [2013", ["not YAML"]),
         ("seed: 2013", "\tseed: 2013", ["params.yaml:5: not YAML"]),
     ],
@@ -108,6 +117,25 @@ def test_fault_is_said_in_one_line_that_names_the_key(old: str, new: str, words:
 )
 def test_misspelt_key_is_said_with_the_right_one(old: str, new: str, words: str) -> None:
     assert words in refusal(replaced(old, new))
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "words"),
+    [
+        ("regression", "evaluate.costs={false_positive: 1, false_negative: 3}", "a regression has no classes"),
+        ("regression", "train.class_weights=balanced", "a regression has no classes"),
+        ("regression", "evaluate.interval=[0.9, 0.1]", "expected [low, high], 0 < low < high < 1"),
+        ("multiclass", "evaluate.costs={false_positive: 1, false_negative: 3}", "of task multiclass takes truth: {decision: cost}"),
+        ("multiclass", "evaluate.costs={a: {z: 3}}", "evaluate.costs names ['z']"),
+        ("multiclass", "train.class_weights={a: 1, b: 2}", "expected a weight for each of ['a', 'b', 'c']"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused(task: str, setting: str, words: str) -> None:
+    classes = {"regression": "[]", "multiclass": "[a, b, c]"}[task]
+    metrics = [f"evaluate.gate.{key}={{}}" for key in ("at_least", "at_most", "near_teacher")]
+    fits = with_values(TEXT, [f"table.task={task}", f"table.classes={classes}", "evaluate.costs=null", *metrics])
+    Params.parse(fits, "params.yaml")
+    assert words in refusal(with_values(fits, [setting]))
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
@@ -295,7 +323,7 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("epochs=3", "params.yaml has no key 'epochs'"),
         ("network.members.x=3", "params.yaml has no key 'network.members.x'"),
         ("=3", "params.yaml has no key ''"),
-        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience']"),
+        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights']"),
         ("tune.families=3", "tune.families is a section"),
         ("train.epochs", "expected KEY=VALUE, for example train.epochs=5"),
         ("", "expected KEY=VALUE"),

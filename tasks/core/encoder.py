@@ -127,6 +127,24 @@ class Encoder:
             tuple((text.slots, len(text.vocabulary) + RESERVED) for text in self.texts),
         )
 
+    @property
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """For each raw column the columns of each array that are made of it alone."""
+        flag = len(self.scaled)
+        found: dict[str, dict[str, list[int]]] = {}
+        for i, column in enumerate(self.scaled):
+            found[column.name] = {"num": [i, flag] if column.flagged else [i]}
+            flag += column.flagged
+        for date in self.dates:
+            found[date.name]["num"] += range(flag, flag + CYCLES)
+            flag += CYCLES
+        found |= {category.name: {"cat": [j]} for j, category in enumerate(self.categories)}
+        slot = len(self.categories)
+        for text in self.texts:
+            found[text.name] = {"cat": list(range(slot, slot + text.slots))}
+            slot += text.slots
+        return found
+
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
         """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text."""
 

@@ -37,6 +37,7 @@ class Schedule:
     weight_decay: float
     seed: int
     patience: int
+    class_weights: tuple[float, ...] = ()  # none: every row counts alike
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Training:
         cosine = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * self.steps)
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
         self.optimizer.build(model.trainable_variables)
-        self.run = _compile_steps(model, task, self.optimizer, schedule.batch // team.size, team)
+        self.run = _compile_steps(model, task, self.optimizer, schedule.class_weights, schedule.batch // team.size, team)
         self.score = _compile_scores(model, task)
         self.best: list[NDArray[Any]] = model.get_weights()
         self.best_loss, self.since_best, self.done = np.inf, 0, 0
@@ -126,16 +127,16 @@ class Training:
 
     def _validate(self, rows: Rows, watch: Callable[[int, int], None]) -> float:
         """The mean loss of the rows, each process having scored its part of them."""
-        whole = self.steps * self.schedule.batch
+        whole, weights = self.steps * self.schedule.batch, self.schedule.class_weights
 
         def tick() -> None:
             watch(whole, whole)
 
         if self.team.size == 1:
-            return mean_loss(self.task, rows.target, score_rows(self.score, self.task, rows, tick))
+            return mean_loss(self.task, rows.target, score_rows(self.score, self.task, rows, tick), weights)
         start, stop = (len(rows) * (self.team.index + i) // self.team.size for i in (0, 1))
         own = rows.between(start, stop)
-        loss = mean_loss(self.task, own.target, score_rows(self.score, self.task, own, tick)) if len(own) else 0.0
+        loss = mean_loss(self.task, own.target, score_rows(self.score, self.task, own, tick), weights) if len(own) else 0.0
         return self.team.agree([loss * len(own)])[0] / len(rows)
 
     def _shift_seeds(self, times: int) -> None:
@@ -228,7 +229,7 @@ class _Mapped:
         return held
 
 
-def _compile_steps(model: Any, task: Task, optimizer: Any, share: int, team: Team) -> Any:
+def _compile_steps(model: Any, task: Task, optimizer: Any, class_weights: tuple[float, ...], share: int, team: Team) -> Any:
     """A compiled function that takes `count` steps of `share` rows, gathered by their order, and adds their losses to `total`.
 
     A process on its own runs it whole in XLA, which has no sums over processes: in a team what lies between those is compiled.
@@ -238,7 +239,7 @@ def _compile_steps(model: Any, task: Task, optimizer: Any, share: int, team: Tea
 
     def differentiate(inputs: dict[str, Any], target: Any) -> list[Any]:
         with tf.GradientTape() as tape:
-            loss = objective.loss(task, model(inputs, training=True), target) / team.size
+            loss = objective.loss(task, model(inputs, training=True), target, class_weights) / team.size
         return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, weights))]
 
     def update(gradients: list[Any]) -> None:

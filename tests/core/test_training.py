@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from tasks.core import order
+from tasks.core.calibration import fit_calibration
 from tasks.core.errors import DataError, DivergedError
 from tasks.core.metrics import log_loss
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
+from tasks.core.target import Target
 from tasks.core.training import Epoch, Schedule, Training, predict
+from tasks.core.weights import weigh_classes
 
 SPEC = NetworkSpec(
     numbers=2, flags=0, categories=(3,), texts=(), bins=2, embedding=2, hidden=(8,), members=2, dropout=0.2, embedding_dropout=0.2
@@ -168,3 +171,25 @@ def test_regression_learns_a_number() -> None:
     assert epochs[-1].validation_loss < 0.05
     assert epochs[-1].validation_loss < epochs[0].validation_loss / 2
     assert predict(network, "regression", taught).shape == (len(TRAIN),)
+
+
+def test_balanced_weights_find_the_rare_class_and_calibration_makes_its_probability_right_again() -> None:
+    random = np.random.default_rng(3)
+
+    def rare(count: int) -> Rows:
+        drawn = rows(count, int(random.integers(1 << 30)))
+        chance = 0.02 + 0.2 * (drawn.inputs["num"][:, 0] > 0)
+        return drawn.taught((random.uniform(size=count) < chance).astype(np.float32))
+
+    train, validation, test = rare(4000), rare(3000), rare(3000)
+    target = Target("binary", "rare", (0, 1))
+    weights = weigh_classes("balanced", target, train.target)
+    keras.utils.set_random_seed(0)
+    weighed = Training(build(keras, SPEC), "binary", dataclasses.replace(SCHEDULE, class_weights=weights), len(train))
+    list(weighed.epochs(train, validation, lambda done, of: None))
+    said = predict(weighed.model, "binary", test)
+    assert said.mean() > 0.35  # of 12 rows in a hundred
+    found = fit_calibration(validation.target, predict(weighed.model, "binary", validation), ordered=False, seed=0)
+    assert found is not None
+    assert found(said).mean() == pytest.approx(test.target.mean(), abs=0.02)
+    assert log_loss(test.target, found(said)) < log_loss(test.target, said) - 0.1
