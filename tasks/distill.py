@@ -14,7 +14,7 @@ from tasks.core.rows import Rows
 from tasks.core.target import Task
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit
+from tasks.fit import fit, trunk_spec
 from tasks.networks import load_network, save_network
 from tasks.params import Distill
 
@@ -34,7 +34,8 @@ def distill(
     truth = np.eye(target.outputs)[np.asarray(rows.target, int)] if task == "multiclass" else np.asarray(rows.target)
     taught = rows.taught((share * opinion + (1 - share) * truth).astype(np.float32))
 
-    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
+    seen_by = trunk_spec(distill.images)
+    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden, trunk=seen_by)
     networks = {
         "student": learn("student", spec, task, seed, distill, taught, validation),
         "student alone": learn("student alone", spec, task, seed, distill, rows, validation),

@@ -6,7 +6,8 @@ from tasks.core.encoder import Encoder
 from tasks.core.models import Hyperparameters, NetworkSpec, spec_of
 from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Training
-from tasks.params import Network
+from tasks.core.trunk import TrunkSpec
+from tasks.params import Convolutions, Network
 from tasks.progress import Meter
 
 
@@ -29,4 +30,10 @@ def teacher_spec(encoder: Encoder, network: Network, hparams: Hyperparameters) -
         members=network.members,
         dropout=hparams.dropout,
         embedding_dropout=hparams.embedding_dropout,
+        trunk=trunk_spec(network.images),
     )
+
+
+def trunk_spec(images: Convolutions | None) -> TrunkSpec | None:
+    """What sees the images, if there are any."""
+    return TrunkSpec(**images.model_dump()) if images else None

@@ -162,6 +162,7 @@ def column_kinds(table: Table) -> dict[str, Kind]:
         **dict.fromkeys(table.categories, "text or whole numbers"),
         **dict.fromkeys(table.dates, "a timestamp"),
         **dict.fromkeys(table.texts, "text"),
+        **dict.fromkeys(table.images, "the bytes of image files"),
     }
 
 

@@ -1,11 +1,12 @@
 """The network: one builder for Keras 3 (tuner, teacher, student) and tf_keras (what tfmot prunes and quantises)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from tasks.core.encoder import Encoder
+from tasks.core.encoder import Encoder, image_input
 from tasks.core.layers import custom_layers
+from tasks.core.trunk import TrunkSpec, see
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class NetworkSpec:
 
     numbers: positions in [-1, 1]; flags: further columns of `num`, taken as they are; categories: codes of each category;
     texts: slots and codes of each text; bins: pieces of the piecewise-linear expansion of a number; embedding: width of the
-    vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged.
+    vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged; images: height,
+    width and channels of each, which are seen through `trunk`.
     """
 
     numbers: int
@@ -28,6 +30,8 @@ class NetworkSpec:
     members: int = 1
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+    images: tuple[tuple[int, int, int], ...] = ()
+    trunk: TrunkSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -35,7 +39,12 @@ class NetworkSpec:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "NetworkSpec":
         """The spec that `to_json` described; TypeError or KeyError when the document is not one."""
-        shapes = {"categories": tuple(document["categories"]), "hidden": tuple(document["hidden"])}
+        shapes = {
+            "categories": tuple(document["categories"]),
+            "hidden": tuple(document["hidden"]),
+            "images": tuple((height, width, channels) for height, width, channels in document.get("images", ())),
+            "trunk": TrunkSpec.from_json(document["trunk"]) if document.get("trunk") else None,
+        }
         return cls(**{**document, **shapes, "texts": tuple((slots, codes) for slots, codes in document["texts"])})
 
 
@@ -48,11 +57,13 @@ def spec_of(
     members: int = 1,
     dropout: float = 0.0,
     embedding_dropout: float = 0.0,
+    trunk: TrunkSpec | None = None,
 ) -> NetworkSpec:
     """The shape that fits what the encoder makes and what its target needs."""
     sizes = encoder.sizes
     inputs = (sizes.numbers, sizes.flags, sizes.categories, sizes.texts)
-    return NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
+    shape = NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
+    return replace(shape, images=sizes.images, trunk=trunk) if sizes.images else shape
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Hyperparameters:
 
 
 def build(keras: ModuleType, spec: NetworkSpec) -> Any:
-    """An untrained network: {num [row, numbers + flags], cat [row, categories + slots]} in.
+    """An untrained network: {num [row, numbers + flags], cat [row, categories + slots]} in, and image0, ... where there are images.
 
     Out come logits [row, members]; with several outputs [row, outputs] of one member, [row, members, outputs] of more.
     Numbers are expanded piecewise linearly (Gorishniy et al. 2022, arXiv 2203.05556); with `members` > 1 each member sees
@@ -93,6 +104,10 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         mean = ours["TextVector"](start, slots, words, spec.embedding, name=f"text_{i}")(cat)
         parts.append(layers.Dropout(spec.embedding_dropout, name=f"text_{i}_dropout")(mean))
         start += slots
+    pixels = {image_input(i): layers.Input(shape, dtype="uint8", name=image_input(i)) for i, shape in enumerate(spec.images)}
+    for name, image in pixels.items():
+        assert spec.trunk is not None
+        parts.append(see(keras, image, spec.trunk, name))
     x = layers.Concatenate(name="inputs")(parts) if len(parts) > 1 else parts[0]
     if spec.members > 1:
         x = ours["MemberScale"](spec.members, name="members")(x)  # [row, member, input]
@@ -105,4 +120,4 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         if spec.members > 1
         else layers.Dense(spec.outputs, name="logits")
     )
-    return keras.Model({"num": num, "cat": cat}, head(x), name="network")
+    return keras.Model({"num": num, "cat": cat, **pixels}, head(x), name="network")

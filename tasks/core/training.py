@@ -1,5 +1,6 @@
 """The training loop: many steps of one epoch in one compiled call, over rows gathered from mapped arrays."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from tasks.core.target import Task
 
 STEPS_PER_CALL = 32  # more gain nothing measurable; the rows of one call must fit in memory
 SCORE_ROWS = 8192
+CALL_VALUES = 2**28  # of the rows of one call: of images fewer steps are taken in it
+SCORE_VALUES = 2**20  # of the rows that are scored at once: what convolutions make of them is many times that
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Training:
         if not batches:
             raise DataError(f"{rows:,} training rows do not fill one batch of {schedule.batch:,}; lower the batch")
         self.model, self.task, self.schedule = model, task, schedule
-        self.calls = -(-batches // STEPS_PER_CALL)
+        self.calls = -(-batches // max(1, min(STEPS_PER_CALL, CALL_VALUES // (schedule.batch * _widest(model)))))
         self.steps = batches // self.calls
         cosine = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * self.calls * self.steps)
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
@@ -128,10 +131,21 @@ class Training:
         self.best_loss, self.since_best, self.done = float(best_loss), int(since_best), int(done)
 
 
+def _widest(model: Any) -> int:
+    """Values of a row in the input that has most of them, at least one."""
+    return int(max(1, *(math.prod(one.shape[1:]) for one in model.inputs)))
+
+
+def _in_xla(model: Any) -> bool:
+    """Whether XLA compiles the network: not one of images, whose convolutions take 40 times as long there as oneDNN's do
+    (measured: 10 against 400 images/s, of 28 x 28 pixels)."""
+    return all(len(one.shape) == 2 for one in model.inputs)
+
+
 def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
     """A compiled function of [step, batch, ...] arrays that takes all the steps and returns their mean loss."""
 
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=_in_xla(model))  # type: ignore[untyped-decorator]
     def run(inputs: dict[str, Any], target: Any) -> Any:
         total = tf.zeros(())
         for step in tf.range(tf.shape(target)[0]):
@@ -148,15 +162,16 @@ def _compile_steps(model: Any, task: Task, optimizer: Any) -> Any:
 def predict(model: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
     """The members' joint scores: [row], or the probabilities [row, class] of a multiclass task."""
 
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=_in_xla(model))  # type: ignore[untyped-decorator]
     def score(inputs: dict[str, Any]) -> Any:
         return objective.scores(task, model(inputs, training=False))
 
     parts = []
-    for start in range(0, len(rows), SCORE_ROWS):
-        own = {name: array[start : start + SCORE_ROWS] for name, array in rows.inputs.items()}
-        count = min(SCORE_ROWS, len(rows) - start)
-        short = SCORE_ROWS - count  # one shape for all calls, so that one compilation serves them all
+    size = max(1, min(SCORE_ROWS, SCORE_VALUES // _widest(model)))
+    for start in range(0, len(rows), size):
+        own = {name: array[start : start + size] for name, array in rows.inputs.items()}
+        count = min(size, len(rows) - start)
+        short = size - count  # one shape for all calls, so that one compilation serves them all
         full = score({name: np.pad(array, ((0, short), *((0, 0),) * (array.ndim - 1))) for name, array in own.items()}).numpy()
         parts.append(full[:count])
     scores: NDArray[np.float32] = np.concatenate(parts)
