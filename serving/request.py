@@ -10,7 +10,7 @@ import orjson
 
 from tasks.core.calendar import parse_time
 from tasks.core.encoder import Encoder, ImageColumn
-from tasks.core.images import ImageError, from_text
+from tasks.core.images import ImageError, decode_image, from_text
 
 MOST_FAULTS = 20
 
@@ -98,7 +98,7 @@ def _no_image(value: Any, column: ImageColumn) -> str:
     if not isinstance(value, str):
         return f"expected an image file in base64, found {_kind(value)}"
     try:
-        column.decode([from_text(value)])
+        decode_image(from_text(value), column.height, column.width, column.channels)
     except ImageError as error:
         return f"expected an image file in base64, found {_kind(value)}: {error}"
     return ""
