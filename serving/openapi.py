@@ -4,6 +4,7 @@ from typing import Any
 
 from serving.bundle import Bundle
 from tasks.core.calendar import format_time
+from tasks.core.images import FORMATS
 from tasks.core.target import Target, as_text
 
 MOST_EXAMPLES = 8
@@ -78,6 +79,10 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
     for text_column in bundle.encoder.texts:
         said = f"text, of which the first {text_column.slots} words count"
         columns[text_column.name] = {**_type("string", text_column.required), "description": said}
+    for image in bundle.encoder.images:
+        size = f"{image.width} x {image.height} pixels{' of grey' if image.channels == 1 else ''}"
+        said = f"an image file ({', '.join(FORMATS)}) in base64, which is resized to {size}"
+        columns[image.name] = {"type": "string", "format": "byte", "description": said}
     return {
         "Row": {"type": "object", "properties": columns, "required": bundle.encoder.required, "additionalProperties": False},
         "Request": {

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from tasks.core.calendar import parse_time
-from tasks.core.encoder import Encoder
+from tasks.core.encoder import Encoder, ImageColumn
+from tasks.core.images import ImageError, decode_image, from_text
 
 MOST_FAULTS = 20
 
@@ -70,6 +71,9 @@ def find_faults(row: Any, encoder: Encoder, where: str) -> Iterator[tuple[str, s
                 yield f"{where}.{column.name}", "required, a string"
         elif not isinstance(word, str):
             yield f"{where}.{column.name}", f"expected a string, found {_kind(word)}"
+    for image in encoder.images:
+        if fault := _no_image(row.get(image.name), image):
+            yield f"{where}.{image.name}", fault
     known = set(encoder.names)
     for name in (name for name in row if name not in known):
         close = difflib.get_close_matches(name[:100], encoder.names, n=1)
@@ -84,6 +88,19 @@ def _no_time(value: Any) -> str:
         parse_time(value)
     except ValueError as error:
         return f"{error}, found {_kind(value)}"
+    return ""
+
+
+def _no_image(value: Any, column: ImageColumn) -> str:
+    """Why the value is no image; "" when it is one."""
+    if value is None:
+        return "required, an image file in base64"
+    if not isinstance(value, str):
+        return f"expected an image file in base64, found {_kind(value)}"
+    try:
+        decode_image(from_text(value), column.height, column.width, column.channels)
+    except ImageError as error:
+        return f"expected an image file in base64, found {_kind(value)}: {error}"
     return ""
 
 

@@ -1,4 +1,6 @@
-"""Columns of a shard as the encoder takes them: floats, seconds, and words by their distinct ones."""
+"""Columns of a shard as the encoder takes them: floats, seconds, words by their distinct ones, and pixels."""
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,12 +10,13 @@ from numpy.typing import NDArray
 from tasks.core.encoder import Encoder, Words
 
 
-def raw_columns(shard: pa.Table, encoder: Encoder) -> dict[str, NDArray[np.float64] | Words]:
+def raw_columns(shard: pa.Table, encoder: Encoder) -> dict[str, NDArray[Any] | Words]:
     """Every column of the encoder."""
     return {
         **{column.name: as_floats(shard.column(column.name)) for column in encoder.numbers},
         **{column.name: as_seconds(shard.column(column.name)) for column in encoder.dates},
         **{column.name: as_words(shard.column(column.name)) for column in encoder.worded},
+        **{column.name: column.decode(shard.column(column.name).to_pylist()) for column in encoder.images},
     }
 
 

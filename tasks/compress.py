@@ -58,14 +58,19 @@ def compress(
     task = load_encoder(features).target.task
     taught = rows.taught(predict(large, task, rows))
 
-    pruned = prune(spec, task, small.get_weights(), compress, taught, seed)
-    aware = quantise_aware(spec, task, small.get_weights(), compress, taught, seed)
+    tuned: list[tuple[str, str, Any, Bits, Rows | None]] = []
+    if not spec.images:  # whose weights lie in convolutions, of which tfmot would leave all as they are: it wraps dense layers
+        pruned = prune(spec, task, small.get_weights(), compress, taught, seed)
+        aware = quantise_aware(spec, task, small.get_weights(), compress, taught, seed)
+        tuned = [
+            ("student aware int8", "trained on with the rounding of 8 bits", aware, 8, None),
+            ("student pruned int8", f"{compress.sparsity:.0%} of the weights zero, 8-bit weights", pruned, 8, None),
+        ]
     networks: list[tuple[str, str, Any, Bits, Rows | None]] = [  # name, what it is, network, bits of a weight, rows to scale by
         ("student", "distilled, 32-bit floats", small, 32, None),
         ("student int8 weights", "8-bit weights, float activations", small, 8, None),
         ("student int8", "8-bit weights and activations, scaled on training rows", small, 8, calibration),
-        ("student aware int8", "trained on with the rounding of 8 bits", aware, 8, None),
-        ("student pruned int8", f"{compress.sparsity:.0%} of the weights zero, 8-bit weights", pruned, 8, None),
+        *tuned,
         ("student alone", "the same network without a teacher, 32-bit floats", alone, 32, None),
         ("teacher", "what the student learned from, 32-bit floats", large, 32, None),
     ]
@@ -74,14 +79,15 @@ def compress(
         folder.mkdir(parents=True)
         for name, what, model, bits, representative in networks:
             home = folder / name.replace(" ", "_")
-            save_network(home, large_spec if model is large else spec, plain_weights(model))
+            weights = model.get_weights() if isinstance(model, keras.Model) else plain_weights(model)
+            save_network(home, large_spec if model is large else spec, weights)
             path = home / "model.tflite"
             path.write_bytes(to_tflite(model, task, bits, representative))
             listing.append({"name": name, "what": what, "folder": home.name, "bytes": path.stat().st_size})
             log.info("%s: %s bytes", name, f"{path.stat().st_size:,}")
         (folder / "candidates.json").write_text(json.dumps(listing, indent=1))
     with stage.replacing(compression) as aside:
-        zeros = {"student": share_of_zeros(small), "student pruned int8": share_of_zeros(pruned)}
+        zeros = {name: share_of_zeros(model) for name, _, model, *_ in networks if name in ("student", "student pruned int8")}
         aside.write_text(json.dumps({"zeros_in_dense_kernels": zeros, "bytes": {c["name"]: c["bytes"] for c in listing}}, indent=1))
 
 

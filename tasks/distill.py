@@ -17,7 +17,7 @@ from tasks.core.target import Target, Task
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.core.weights import Weighing, weigh_classes, without_weights
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit
+from tasks.fit import fit, trunk_spec
 from tasks.networks import load_network, save_network
 from tasks.params import Distill
 
@@ -47,7 +47,8 @@ def distill(
     opinion = without_weights(predict(taught_by, task, rows), weights)
     taught = teach(rows, target, opinion, distill.teacher_weight)
 
-    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
+    seen_by = trunk_spec(distill.images)
+    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden, trunk=seen_by)
     networks = {
         "student": learn("student", spec, task, seed, distill, taught, validation, weights),
         "student alone": learn("student alone", spec, task, seed, distill, rows, validation, weights),

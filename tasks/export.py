@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import subprocess
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,15 @@ def golden_rows(features: Path, encoder: Encoder, count: int) -> list[dict[str, 
 
 
 def _raw(shard: pa.Table, encoder: Encoder) -> dict[str, list[Any]]:
-    """The columns as a client would name their values: numbers, ISO dates, words."""
+    """The columns as a client would name their values: numbers, ISO dates, words, images in base64."""
     columns = raw_columns(shard, encoder)
     dates = {column.name for column in encoder.dates}
+    images = {column.name for column in encoder.images}
     told: dict[str, list[Any]] = {}
     for name, values in columns.items():
-        if isinstance(values, Words):
+        if name in images:
+            told[name] = [b64encode(content).decode() for content in shard.column(name).to_pylist()]
+        elif isinstance(values, Words):
             told[name] = [values.distinct[place] for place in values.places]
         elif name in dates:
             told[name] = [None if math.isnan(value) else format_time(value) for value in values]
@@ -231,6 +235,7 @@ def inputs_in_words(encoder: Encoder) -> str:
         "date": encoder.dates,
         "category": encoder.categories,
         "text": encoder.texts,
+        "image": encoder.images,
     }
     many = {"category": "categories"}
     return ", ".join(

@@ -19,16 +19,15 @@ Part = Literal["train", "validation", "test"]
 class ArrayWriter:
     """Writes the arrays of each part as .npy files, rows after rows: nothing but the rows at hand is in memory."""
 
-    def __init__(self, folder: Path, parts: Mapping[str, tuple[int, Mapping[str, tuple[int | None, type]]]]) -> None:
-        """`parts` gives for each part its rows, and for each array the columns of a row (None: the array is [row]) and its type."""
+    def __init__(self, folder: Path, parts: Mapping[str, tuple[int, Mapping[str, tuple[tuple[int, ...], type]]]]) -> None:
+        """`parts` gives for each part its rows, and for each array the shape of a row (none: the array is [row]) and its type."""
         self.files: dict[tuple[str, str], BinaryIO] = {}
         self.left = {part: rows for part, (rows, _) in parts.items()}
         for part, (rows, arrays) in parts.items():
             (folder / part).mkdir(parents=True)
-            for name, (width, kind) in arrays.items():
+            for name, (row, kind) in arrays.items():
                 file = (folder / part / f"{name}.npy").open("wb")
-                shape = (rows,) if width is None else (rows, width)
-                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (rows, *row)}
                 np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
                 self.files[part, name] = file
 
@@ -50,7 +49,8 @@ class ArrayWriter:
 def load_rows(features: Path, part: Part) -> Rows:
     """The arrays of one part, mapped read-only; DataError when one is missing or not whole."""
     try:
-        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat")}
+        pixels = sorted(path.stem for path in (features / part).glob("image*.npy"))
+        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat", *pixels)}
         target = _map(features / part / "target.npy")
     except (OSError, ValueError) as error:
         raise DataError(f"{features / part} is not whole ({error}); run preprocess again") from error

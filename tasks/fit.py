@@ -22,10 +22,11 @@ from tasks.core.rows import Rows
 from tasks.core.target import Task
 from tasks.core.team import ALONE, Team
 from tasks.core.training import Epoch, Schedule, Training
+from tasks.core.trunk import TrunkSpec
 from tasks.features import load_rows
 from tasks.memory import free_memory
 from tasks.networks import load_arrays, save_arrays
-from tasks.params import Network
+from tasks.params import Convolutions, Network
 from tasks.progress import Meter
 
 log = logging.getLogger("tasks.fit")
@@ -164,7 +165,13 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
         members=network.members,
         dropout=configuration.number("dropout"),
         embedding_dropout=configuration.number("embedding_dropout"),
+        trunk=trunk_spec(network.images),
     )
+
+
+def trunk_spec(images: Convolutions | None) -> TrunkSpec | None:
+    """What sees the images, if there are any."""
+    return TrunkSpec(**images.model_dump()) if images else None
 
 
 def load_best(hparams: Path) -> list[Configuration]:

@@ -39,7 +39,7 @@ class Reading(Section):
     """How the bytes of a file are read; what is absent is found out from the content."""
 
     missing: tuple[str, ...] = ()  # words that mean "no value", besides the empty field
-    format: Literal["csv", "json", "parquet", "arrow"] | None = None
+    format: Literal["csv", "json", "parquet", "arrow", "bytes"] | None = None
     encoding: Name | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[",", "."] | None = None
@@ -62,6 +62,8 @@ IN_URL = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&][\w-]*(signature|sig|token|secre
 
 class FileSource(Reading):
     """Files: a path from the workspace, a glob, or a URL that fsspec opens; text, JSON lines, Parquet or Arrow, also packed.
+
+    With format: bytes each file is a row instead: `path`, its name as the glob finds it, and `content`, as for images.
 
     `password` takes the place of {password} in the URL, as it is: what a URL demands to be percent-encoded must be.
     """
@@ -256,6 +258,7 @@ class Table(Section):
     categories: tuple[Name, ...]
     dates: tuple[Name, ...]
     texts: tuple[Name, ...]
+    images: tuple[Name, ...] = ()  # columns of bytes: of PNG, JPEG, WebP, GIF or BMP files
     slices: tuple[Name, ...]
     outcomes: tuple[Name, ...]
     sets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Name] = {}  # by name a query of one column, for rules
@@ -263,15 +266,15 @@ class Table(Section):
 
     @property
     def features(self) -> tuple[str, ...]:
-        return (*self.numbers, *self.categories, *self.dates, *self.texts)
+        return (*self.numbers, *self.categories, *self.dates, *self.texts, *self.images)
 
     @model_validator(mode="after")
     def _roles_are_apart(self) -> Self:
         features = self.features
         if not features:
-            raise ValueError("no feature: name at least one column under numbers, categories, dates or texts")
+            raise ValueError("no feature: name at least one column under numbers, categories, dates, texts or images")
         if twice := sorted({name for name in features if features.count(name) > 1}):
-            raise ValueError(f"{twice} named twice among numbers, categories, dates and texts")
+            raise ValueError(f"{twice} named twice among numbers, categories, dates, texts and images")
         late = {self.target, *self.outcomes} | ({self.time} if self.time not in self.dates else set())
         if leaks := [name for name in features if name in late]:
             raise ValueError(f"{leaks} cannot be features: the time, the target or outcomes, known too late to predict with")
@@ -370,6 +373,14 @@ class GroupSplit(Section):
 Split = Annotated[TimeSplit | RandomSplit | GroupSplit, Field(discriminator="by")]
 
 
+class Pixels(Section):
+    """What every image becomes: resized to height and width, grey (one channel) or red, green and blue (three)."""
+
+    height: Annotated[int, Field(ge=4, le=1024)]
+    width: Annotated[int, Field(ge=4, le=1024)]
+    channels: Literal[1, 3]
+
+
 class Preprocess(Section):
     split: Split
     quantiles: Annotated[int, Field(ge=2, le=65_536)]
@@ -378,6 +389,7 @@ class Preprocess(Section):
     tokens: Annotated[int, Field(ge=1, le=1024)]  # of a text, the first ones
     token_words: Annotated[int, Field(ge=1, le=10_000_000)]  # of all texts of a column, the most frequent ones
     holidays: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]+)?$")] | None  # a country, or a part of one: US, DE-BY
+    images: Pixels | None = None  # of the columns under table.images
 
 
 class Hyperparameter(Section):
@@ -430,10 +442,22 @@ class Budget(Section):
         return min(60 * self.minutes, bought)
 
 
+class Convolutions(Section):
+    """What sees an image: a stage of a residual network for each of `channels`, the next one at half the height and width.
+
+    In training each image is moved by up to `shift` pixels each way, and mirrored half the time where `flip` says so.
+    """
+
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+    shift: Annotated[int, Field(ge=0, le=64)]
+    flip: bool
+
+
 class Network(Section):
     members: Annotated[int, Field(ge=1, le=256)]
     bins: Bins
     embedding: Width
+    images: Convolutions | None = None
 
 
 class Tune(Section):
@@ -504,6 +528,7 @@ class Distill(Section):
     bins: Bins
     embedding: Width
     teacher_weight: Share
+    images: Convolutions | None = None
 
 
 class Compress(Section):
@@ -596,6 +621,10 @@ class Params(Section):
             raise ValueError(
                 f"train.batch {self.train.batch} has no equal shares for compute.workers {self.compute.workers}; change either"
             )
+        if self.table.images and (
+            lacking := [f"{name}.images" for name in ("preprocess", "network", "distill") if getattr(self, name).images is None]
+        ):
+            raise ValueError(f"table.images names {list(self.table.images)}, which need {', '.join(lacking)}")
         gate = self.evaluate.gate
         allowed = METRICS[self.table.task]
         named: set[str] = {*gate.at_least, *gate.at_most, *gate.near_teacher}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tasks import stage
 from tasks.columns import as_floats, as_seconds, raw_columns
 from tasks.core.contract import required_columns
-from tasks.core.encoder import Encoder, fit_encoder
+from tasks.core.encoder import Encoder, ImageColumn, fit_encoder, image_input
 from tasks.core.errors import DataError
 from tasks.core.split import PARTS, TEST, TRAIN
 from tasks.core.target import Target, as_text
@@ -58,6 +58,7 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
         slots=preprocess.tokens,
         token_words=preprocess.token_words,
         holidays=public_holidays(preprocess.holidays, [found.values(name) for name in table.dates]),
+        images=tuple(ImageColumn(name, **preprocess.images.model_dump()) for name in table.images) if preprocess.images else (),
     )
 
     with stage.replacing(features) as folder:
@@ -124,7 +125,7 @@ def survey(valid: Path, table: Table, parts: NDArray[np.uint8], seed: int) -> Su
         sampled[np.random.default_rng(seed).choice(training, FIT_ROWS, replace=False)] = True
 
     def look(path: Path, start: int) -> Survey:
-        shard = read_parquet(path, [table.target, *table.features])
+        shard = read_parquet(path, [table.target, *(name for name in table.features if name not in table.images)])
         own = parts[start : start + len(shard)]
         before = int((parts[:start] == TRAIN).sum())
         return survey_shard(shard, table, own, sampled[before : before + int((own == TRAIN).sum())])
@@ -207,7 +208,12 @@ def write_parts(
     folder: Path, valid: Path, table: Table, encoder: Encoder, parts: NDArray[np.uint8], sizes: Mapping[str, int]
 ) -> None:
     """The arrays of each part, and the raw rows of the test part."""
-    widths = {"num": (encoder.width, np.float32), "cat": (encoder.codes, np.int32), "target": (None, np.float32)}
+    rows: dict[str, tuple[tuple[int, ...], type]] = {
+        "num": ((encoder.width,), np.float32),
+        "cat": ((encoder.codes,), np.int32),
+        "target": ((), np.float32),
+    }
+    rows |= {image_input(i): (shape, np.uint8) for i, shape in enumerate(encoder.sizes.images)}
 
     def encode(path: Path, start: int) -> dict[str, NDArray[Any]]:
         shard = read_parquet(path, [table.target, *table.features])
@@ -217,7 +223,7 @@ def write_parts(
         }
 
     start = 0
-    with ArrayWriter(folder, {part: (rows, widths) for part, rows in sizes.items()}) as writer:
+    with ArrayWriter(folder, {part: (count, rows) for part, count in sizes.items()}) as writer:
         for arrays in each_shard(valid, encode, "encode"):
             own = parts[start : start + len(arrays["target"])]
             for code, part in enumerate(PARTS):

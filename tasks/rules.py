@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tasks import engine
 from tasks.core.contract import EXAMPLES, Violation, violation
 from tasks.core.errors import DataError, ParamsError
+from tasks.core.images import ImageError, decode_image
 from tasks.core.target import as_text
 from tasks.params import Rule, Table
 from tasks.shards import column_names, read_parquet
@@ -88,6 +89,7 @@ def demands(
         found.append(Demand(table.target, "the target is missing", (table.target,), lambda shard: _missing(shard, table.target)))
     if table.time and table.time not in bound:
         found.append(Demand(table.time, "the time is missing", (table.time,), lambda shard: _missing(shard, str(table.time))))
+    found += [Demand(name, "an image that can be read", (name,), _no_images(name)) for name in table.images]
     return [*found, *(Demand(name, "finite", (name,), _infinite(name)) for name in floats)]
 
 
@@ -122,6 +124,19 @@ def _missing(shard: Shard, column: str) -> Mask:
 
 def _infinite(column: str) -> Callable[[Shard], Mask]:
     return lambda shard: np.asarray(pc.fill_null(pc.is_inf(shard.rows.column(column)), False))
+
+
+def _no_images(column: str) -> Callable[[Shard], Mask]:
+    """Breaks where there is no image, or none that the encoder can decode."""
+
+    def breaks(content: bytes | None) -> bool:
+        try:
+            decode_image(content or b"", 1, 1, 3)
+        except ImageError:
+            return True
+        return False
+
+    return lambda shard: np.array([breaks(content) for content in shard.rows.column(column).to_pylist()], bool)
 
 
 def _of_column(rule: Rule, sets: Path) -> Callable[[Shard], Mask]:

@@ -36,6 +36,10 @@ REMEDY = "if the data is right, change the query or the rules in params.yaml, or
 CAST = (
     "if the data is right, cast the column in the query, TRY_CAST(x AS DOUBLE), or give it another role under table in params.yaml"
 )
+IMAGES = (
+    "image files are a source of their own, {kind: file, file: photos/*.jpg, format: bytes}, whose column content the query joins "
+    "by its column path; bytes of Parquet or a database land as hexadecimal text: unhex(x) AS x"
+)
 REFUSED = Path("reports/refused.html")  # the data report of a table that the stage refused, until it takes one
 
 
@@ -129,7 +133,8 @@ def prepare(table: Table, validate: Validate, raw: Path, sets: Path) -> tuple[li
     kinds = column_kinds(table)
     if absent := sorted(kinds.keys() - set(columns.names)):
         raise DataError(f"the table lacks the columns {absent}, which params.yaml names; it has {columns.names}. Run ingest again")
-    refuse("has the wrong kind of values", contract.check_kinds(read_shards(raw, list(kinds)), kinds), CAST)
+    wrong = contract.check_kinds(read_shards(raw, list(kinds)), kinds)
+    refuse("has the wrong kind of values", wrong, IMAGES if any(one.column in table.images for one in wrong) else CAST)
     for name in table.categories:
         if not pa.types.is_string(kind := columns.field(name).type) and not pa.types.is_dictionary(kind):
             log.info("column %r is taken as text, as a category, though its values are %s", name, kind)
@@ -162,6 +167,7 @@ def column_kinds(table: Table) -> dict[str, Kind]:
         **dict.fromkeys(table.categories, "text or whole numbers"),
         **dict.fromkeys(table.dates, "a timestamp"),
         **dict.fromkeys(table.texts, "text"),
+        **dict.fromkeys(table.images, "the bytes of image files"),
     }
 
 

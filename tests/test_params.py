@@ -392,3 +392,14 @@ def test_line_endings_of_windows_are_kept(written: Callable[[bytes], Path]) -> N
 def test_changing_params_where_there_are_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError):
         change_params(tmp_path, ["train.epochs=5"])
+
+
+def test_images_need_a_size_and_networks_that_see_them() -> None:
+    named = replaced("  texts: []\n", "  texts: []\n  images: [photo]\n")
+    said = refusal(named)
+    assert "table.images names ['photo'], which need preprocess.images, network.images, distill.images" in said
+    trunk = "  images: {channels: [16, 32], shift: 2, flip: true}\n"
+    whole = named.replace("  holidays: null", "  images: {height: 32, width: 32, channels: 3}\n  holidays: null")
+    whole = whole.replace("network:\n", f"network:\n{trunk}").replace("distill:\n", f"distill:\n{trunk}")
+    assert Params.parse(whole, "params.yaml").network.images is not None
+    assert "channels" in refusal(whole.replace("width: 32, channels: 3", "width: 32, channels: 2"))

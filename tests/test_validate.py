@@ -498,3 +498,23 @@ def test_schema_s_own_threshold_comes_before_that_of_params(place: Place) -> Non
 
 def test_statistics_of_the_last_release_that_are_none_are_refused(place: Place) -> None:
     assert "released.pb holds no statistics" in place.put().infer().refusal(released=b"\xff\xfe not a message")
+
+
+def test_row_without_a_readable_image_goes_to_quarantine(place: Place) -> None:
+    gif = bytes.fromhex("47494638396101000100f00000ff0000ffffff21f90405000000002c00000000010001000002024401003b")  # one red pixel
+    photos = pa.array([None if row == 4 else b"no image" if row == 9 else gif for row in range(ROWS)], pa.binary())
+    table = TABLE.model_copy(update={"images": ("photo",)})
+    summary = place.put(photo=photos).validate(table=table)
+    assert summary["valid"] == ROWS - 2
+    assert [(row["row"], row["rule"]) for row in place.rows("quarantine")] == [
+        (4, "photo: an image that can be read"),
+        (9, "photo: an image that can be read"),
+    ]
+    assert {row["photo"] for row in place.rows("valid")} == {gif}
+
+
+def test_paths_in_place_of_images_are_refused(place: Place) -> None:
+    table = TABLE.model_copy(update={"images": ("photo",)})
+    said = place.put(photo=pa.array([f"photos/{row}.png" for row in range(ROWS)])).refusal(table=table)
+    assert "column 'photo': expected the bytes of image files, found string" in said
+    assert "format: bytes" in said

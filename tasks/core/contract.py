@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-Kind = Literal["a timestamp", "a number", "text", "text or whole numbers", "a number or text"]
+Kind = Literal["a timestamp", "a number", "text", "text or whole numbers", "a number or text", "the bytes of image files"]
 
 EXAMPLES = 3
 SHOWN = 120  # characters of an example
@@ -108,6 +108,8 @@ def _is_kind(type_: pa.DataType, kind: Kind) -> bool:
             return bool(text or whole)
         case "a number or text":
             return bool(number or text)
+        case "the bytes of image files":
+            return bool(is_.is_binary(type_) or is_.is_large_binary(type_))
 
 
 def _unreadable(values: pa.ChunkedArray, kind: Kind) -> NDArray[np.bool_]:

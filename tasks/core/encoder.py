@@ -1,4 +1,4 @@
-"""The encoder: raw columns in, the network's two input arrays out; NumPy only, so that serving needs nothing else."""
+"""The encoder: raw columns in, the network's input arrays out; NumPy and Pillow only, so that serving needs nothing else."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.calendar import CYCLES, cycles, parse_time
+from tasks.core.images import Channels, decode_images, from_text
 from tasks.core.target import Target
 from tasks.core.tokens import split_words
 
@@ -58,6 +59,22 @@ class TextColumn:
 
 
 @dataclass(frozen=True)
+class ImageColumn:
+    """An image, in every row: resized to height and width, of one channel (grey) or three (red, green, blue)."""
+
+    name: str
+    height: int
+    width: int
+    channels: Channels
+
+    required = True
+
+    def decode(self, contents: Sequence[bytes]) -> NDArray[np.uint8]:
+        """[row, height, width, channels] of encoded images; ImageError with the row for one that cannot be read."""
+        return decode_images(contents, self.height, self.width, self.channels)
+
+
+@dataclass(frozen=True)
 class Words:
     """A column of words by its distinct ones (None for missing) and each row's place among them."""
 
@@ -76,6 +93,7 @@ class Sizes:
     flags: int
     categories: tuple[int, ...]
     texts: tuple[tuple[int, int], ...]
+    images: tuple[tuple[int, int, int], ...] = ()  # height, width and channels of each
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Encoder:
     categories: tuple[CategoryColumn, ...]
     texts: tuple[TextColumn, ...]
     target: Target
+    images: tuple[ImageColumn, ...] = ()
 
     @property
     def scaled(self) -> tuple[NumberColumn | DateColumn, ...]:
@@ -101,12 +120,12 @@ class Encoder:
     @property
     def names(self) -> list[str]:
         """Every raw column, in the order in which it is encoded."""
-        return [*(column.name for column in self.scaled), *(column.name for column in self.worded)]
+        return [column.name for column in (*self.scaled, *self.worded, *self.images)]
 
     @property
     def required(self) -> list[str]:
         """The columns that a row must have."""
-        return [*(c.name for c in self.scaled if c.required), *(c.name for c in self.worded if c.required)]
+        return [column.name for column in (*self.scaled, *self.worded, *self.images) if column.required]
 
     @property
     def width(self) -> int:
@@ -125,6 +144,7 @@ class Encoder:
             self.width - len(self.scaled),
             tuple(len(column.vocabulary) + RESERVED for column in self.categories),
             tuple((text.slots, len(text.vocabulary) + RESERVED) for text in self.texts),
+            tuple((image.height, image.width, image.channels) for image in self.images),
         )
 
     @property
@@ -146,7 +166,7 @@ class Encoder:
         return found
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
-        """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text."""
+        """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text, images base64."""
 
         def take(name: str) -> list[Any]:
             return [row.get(name) for row in rows]
@@ -155,12 +175,14 @@ class Encoder:
             **{c.name: np.array([math.nan if v is None else float(v) for v in take(c.name)]) for c in self.numbers},
             **{c.name: np.array([math.nan if v is None else parse_time(v) for v in take(c.name)]) for c in self.dates},
             **{c.name: Words(take(c.name), np.arange(len(rows))) for c in self.worded},
+            **{c.name: c.decode([from_text(value) for value in take(c.name)]) for c in self.images},
         }
 
     def encode(self, columns: Mapping[str, NDArray[Any] | Words]) -> dict[str, NDArray[Any]]:
-        """`num`: float32 [row, width], positions in [-1, 1]; `cat`: int32 [row, codes].
+        """`num`: float32 [row, width], positions in [-1, 1]; `cat`: int32 [row, codes]; `image0`, ...: the images as they are.
 
-        Numbers are floats and dates seconds since 1970, NaN where missing; categories and texts are Words.
+        Numbers are floats and dates seconds since 1970, NaN where missing; categories and texts are Words; images are uint8
+        [row, height, width, channels].
         """
         rows = len(next(iter(columns.values())))
         num = np.zeros((rows, self.width), np.float32)
@@ -190,7 +212,8 @@ class Encoder:
                 distinct[i, : len(found)] = found
             cat[:, slot : slot + text.slots] = distinct[words.places]
             slot += text.slots
-        return {"num": num, "cat": cat}
+        images = {image_input(i): np.asarray(columns[image.name]) for i, image in enumerate(self.images)}
+        return {"num": num, "cat": cat, **images}
 
     @cached_property
     def _edges(self) -> list[NDArray[np.float64]]:
@@ -220,7 +243,13 @@ class Encoder:
             tuple(CategoryColumn(**_tuples(column)) for column in document["categories"]),
             tuple(TextColumn(**_tuples(column)) for column in document["texts"]),
             Target.from_json(document["target"]),
+            tuple(ImageColumn(**column) for column in document.get("images", ())),  # which older releases do not have
         )
+
+
+def image_input(place: int) -> str:
+    """The name of the network's input that takes the image column at that place among them."""
+    return f"image{place}"
 
 
 def _codes(vocabulary: Iterable[str]) -> dict[str, int]:
@@ -274,6 +303,7 @@ def fit_encoder(
     slots: int,
     token_words: int,
     holidays: tuple[int, ...] = (),
+    images: tuple[ImageColumn, ...] = (),
 ) -> Encoder:
     """Fit on what training rows hold: values of each number and date, rows of each word of a category, of each word in a text.
 
@@ -291,4 +321,5 @@ def fit_encoder(
             for name, counts in texts.items()
         ),
         target,
+        images,
     )

@@ -9,14 +9,19 @@ from typing import Any
 import tensorflow as tf
 
 from tasks.core.calendar import DAY, PATTERN, YEAR
-from tasks.core.encoder import MISSING, OTHER, RESERVED, CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn
+from tasks.core.encoder import MISSING, OTHER, RESERVED, CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn, image_input
+from tasks.core.images import from_text
 from tasks.core.tokens import SEPARATORS
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # TensorFlow would change or refuse any other
 
 
 class GraphEncoder(tf.Module):  # type: ignore[misc]
-    """Encodes columns [row] as `Encoder.encode` does: numbers as float64 (NaN is missing), the others as text ("" is missing)."""
+    """Encodes columns [row] as `Encoder.encode` does: numbers as float64 (NaN is missing), the others as text ("" is missing).
+
+    Images are uint8 [row, height, width, channels], decoded and resized by the caller: TensorFlow's decoders and its resizing
+    round otherwise than Pillow's, so that a graph of them would not answer as the service does.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -34,21 +39,27 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
     @property
     def signature(self) -> dict[str, Any]:
         """The arguments as tensor specs by name."""
-        numbers = {column.name for column in self.encoder.numbers}
+        numbers = dict.fromkeys((column.name for column in self.encoder.numbers), tf.TensorSpec((None,), tf.float64))
+        images = {c.name: tf.TensorSpec((None, c.height, c.width, c.channels), tf.uint8) for c in self.encoder.images}
+        specs = {**numbers, **images}
+        text = tf.TensorSpec((None,), tf.string)
         return {
-            argument: tf.TensorSpec((None,), tf.float64 if name in numbers else tf.string, name=argument)
-            for name, argument in self.arguments.items()
+            argument: tf.TensorSpec.from_spec(specs.get(name, text), name=argument) for name, argument in self.arguments.items()
         }
 
     def feed(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The rows, as a client sends them, as the signature's arguments."""
         numbers = {column.name for column in self.encoder.numbers}
-        return {
-            argument: tf.constant([math.nan if row.get(name) is None else row[name] for row in rows], tf.float64)
-            if name in numbers
-            else tf.constant([row.get(name) or "" for row in rows], tf.string)
-            for name, argument in self.arguments.items()
-        }
+        images = {column.name: column for column in self.encoder.images}
+
+        def values(name: str) -> Any:
+            if name in images:
+                return tf.constant(images[name].decode([from_text(row[name]) for row in rows]))
+            if name in numbers:
+                return tf.constant([math.nan if row.get(name) is None else row[name] for row in rows], tf.float64)
+            return tf.constant([row.get(name) or "" for row in rows], tf.string)
+
+        return {argument: values(name) for name, argument in self.arguments.items()}
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         encoder = self.encoder
@@ -66,6 +77,7 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
         return {
             "num": tf.stack(num, axis=1) if num else tf.zeros((rows, 0), tf.float32),
             "cat": tf.concat(parts, axis=1) if parts else tf.zeros((rows, 0), tf.int32),
+            **{image_input(i): columns[image.name] for i, image in enumerate(encoder.images)},
         }
 
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from tasks.core.encoder import Encoder
+from tasks.core.encoder import Encoder, image_input
 from tasks.core.errors import ParamsError
 from tasks.core.layers import custom_layers
+from tasks.core.trunk import TrunkSpec, see
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class NetworkSpec:
 
     numbers: positions in [-1, 1]; flags: further columns of `num`, taken as they are; categories: codes of each category;
     texts: slots and codes of each text; bins: pieces of the piecewise-linear expansion of a number; embedding: width of the
-    vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged.
+    vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged; images: height,
+    width and channels of each, which are seen through `trunk`.
     """
 
     numbers: int
@@ -31,6 +33,8 @@ class NetworkSpec:
     members: int = 1
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+    images: tuple[tuple[int, int, int], ...] = ()
+    trunk: TrunkSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,7 +42,12 @@ class NetworkSpec:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "NetworkSpec":
         """The spec that `to_json` described; TypeError or KeyError when the document is not one."""
-        shapes = {"categories": tuple(document["categories"]), "hidden": tuple(document["hidden"])}
+        shapes = {
+            "categories": tuple(document["categories"]),
+            "hidden": tuple(document["hidden"]),
+            "images": tuple((height, width, channels) for height, width, channels in document.get("images", ())),
+            "trunk": TrunkSpec.from_json(document["trunk"]) if document.get("trunk") else None,
+        }
         return cls(**{**document, **shapes, "texts": tuple((slots, codes) for slots, codes in document["texts"])})
 
 
@@ -51,11 +60,13 @@ def spec_of(
     members: int = 1,
     dropout: float = 0.0,
     embedding_dropout: float = 0.0,
+    trunk: TrunkSpec | None = None,
 ) -> NetworkSpec:
     """The shape that fits what the encoder makes and what its target needs."""
     sizes = encoder.sizes
     inputs = (sizes.numbers, sizes.flags, sizes.categories, sizes.texts)
-    return NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
+    shape = NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
+    return replace(shape, images=sizes.images, trunk=trunk) if sizes.images else shape
 
 
 # The families of networks and the hyperparameters that each understands, besides those of TRAINING.
@@ -103,7 +114,7 @@ def check_family(family: str, given: Iterable[str]) -> None:
 
 
 def build(keras: ModuleType, spec: NetworkSpec) -> Any:
-    """An untrained network: {num [row, numbers + flags], cat [row, categories + slots]} in.
+    """An untrained network: {num [row, numbers + flags], cat [row, categories + slots]} in, and image0, ... where there are images.
 
     Out come logits [row, members]; with several outputs [row, outputs] of one member, [row, members, outputs] of more.
     Numbers are expanded piecewise linearly (Gorishniy et al. 2022, arXiv 2203.05556); with `members` > 1 each member sees
@@ -125,6 +136,10 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         mean = ours["TextVector"](start, slots, words, spec.embedding, name=f"text_{i}")(cat)
         parts.append(layers.Dropout(spec.embedding_dropout, name=f"text_{i}_dropout")(mean))
         start += slots
+    pixels = {image_input(i): layers.Input(shape, dtype="uint8", name=image_input(i)) for i, shape in enumerate(spec.images)}
+    for name, image in pixels.items():
+        assert spec.trunk is not None
+        parts.append(see(keras, image, spec.trunk, name))
     x = layers.Concatenate(name="inputs")(parts) if len(parts) > 1 else parts[0]
     if spec.members > 1:
         x = ours["MemberScale"](spec.members, name="members")(x)  # [row, member, input]
@@ -137,4 +152,4 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         if spec.members > 1
         else layers.Dense(spec.outputs, name="logits")
     )
-    return keras.Model({"num": num, "cat": cat}, head(x), name="network")
+    return keras.Model({"num": num, "cat": cat, **pixels}, head(x), name="network")

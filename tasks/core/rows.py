@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 class Rows:
     """What the network takes, by name, and the target [row], a code or a number, or [row, class] of probabilities.
 
-    Inputs always are num [row, width] float32 and cat [row, code] int32; their first axis is the row.
+    Inputs always are num [row, width] float32 and cat [row, code] int32, and image0, ... [row, height, width, channel] uint8
+    where there are images; their first axis is the row.
     """
 
     inputs: Mapping[str, NDArray[Any]]

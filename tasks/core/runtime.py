@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 BATCH_ROWS = 4096
+BATCH_VALUES = 2**20  # of the rows of one call: what convolutions make of them is many times that
 
 
 class Network:
@@ -25,9 +26,9 @@ class Network:
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Scores [row], or [row, output] of several outputs, for what the encoder makes of the rows."""
         rows = len(inputs["num"])
-        if rows > BATCH_ROWS:
-            starts = range(0, rows, BATCH_ROWS)
-            parts = ({name: array[i : i + BATCH_ROWS] for name, array in inputs.items()} for i in starts)
+        most = max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, *(array[:1].size for array in inputs.values()))))
+        if rows > most:
+            parts = ({name: array[i : i + most] for name, array in inputs.items()} for i in range(0, rows, most))
             return np.concatenate([self(part) for part in parts])
         if rows != self.rows:
             for name, place in self.inputs.items():
@@ -46,12 +47,18 @@ def _short_name(name: str) -> str:
     return name.split(":")[0].rsplit("_", 1)[-1]
 
 
+SECONDS = 5.0  # that one measurement takes at most
+
+
 def time_rows(network: Network, inputs: Mapping[str, NDArray[Any]], *, rows: int, calls: int) -> float:
-    """Median seconds of a call with so many rows, in this process; the first calls do not count."""
+    """Median seconds of a call with so many rows, in this process; the first calls do not count.
+
+    Of a slow network fewer calls tell as much: it ends after SECONDS.
+    """
     batch = {name: np.ascontiguousarray(array[:rows]) for name, array in inputs.items()}
-    seconds = []
-    for _ in range(calls + calls // 10):
+    seconds: list[float] = []
+    while len(seconds) < calls + calls // 10 and sum(seconds) < SECONDS:
         started = time.perf_counter()
         network(batch)
         seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[calls // 10 :]))
+    return float(np.median(seconds[len(seconds) // 11 :]))

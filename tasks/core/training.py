@@ -1,6 +1,7 @@
 """The training loop: many steps in one compiled call, over rows in memory or read ahead from mapped arrays, by one worker or
 more."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ SEED_STATE = "seed_generator_state"  # what Keras calls the variable of a layer'
 SECONDS_PER_CALL = 1.0  # of compiled steps between two looks at the clock
 FIRST_STEPS = 8  # of the first call, before the pace is known
 SCORE_ROWS = 8192
-SCORE_BYTES = 64 << 20  # of the rows that are scored at once
+SCORE_VALUES = 2**20  # of the rows that are scored at once: what convolutions make of them is many times that
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ class Training:
         self.best_loss, self.since_best, self.done, self.step, self.total = best_loss, int(since_best), int(done), int(step), total
 
 
+def _in_xla(model: Any) -> bool:
+    """Whether XLA compiles the network: not one of images, whose convolutions take 40 times as long there as oneDNN's do
+    (measured: 10 against 400 images/s, of 28 x 28 pixels)."""
+    return all(len(one.shape) == 2 for one in model.inputs)
+
+
 @dataclass(frozen=True)
 class _Load:
     """Rows in memory, the order [row] of their visits, and the steps of the epoch that they are for."""
@@ -246,9 +253,9 @@ def _compile_steps(model: Any, task: Task, optimizer: Any, class_weights: tuple[
         optimizer.apply(gradients, weights)
 
     if not whole:
-        differentiate, update = (tf.function(part, jit_compile=True) for part in (differentiate, update))
+        differentiate, update = (tf.function(part, jit_compile=_in_xla(model)) for part in (differentiate, update))
 
-    @tf.function(jit_compile=whole)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=whole and _in_xla(model))  # type: ignore[untyped-decorator]
     def run(inputs: dict[str, Any], target: Any, order: Any, first: Any, count: Any, total: Any) -> Any:
         step = first
         while step < first + count:  # a tf.range would be compiled anew for every count
@@ -272,7 +279,7 @@ def predict(model: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
 
 
 def _compile_scores(model: Any, task: Task) -> Any:
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=_in_xla(model))  # type: ignore[untyped-decorator]
     def score(inputs: dict[str, Any]) -> Any:
         return objective.scores(task, model(inputs, training=False))
 
@@ -282,7 +289,8 @@ def _compile_scores(model: Any, task: Task) -> Any:
 def score_rows(score: Any, task: Task, rows: Rows, tick: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
     """What `predict` says, by a compiled function of the inputs; `tick` is called now and then."""
     parts = []
-    at_once = max(1, min(SCORE_ROWS, SCORE_BYTES * max(len(rows), 1) // max(rows.nbytes, 1)))
+    widest = max(1, *(math.prod(array.shape[1:]) for array in rows.inputs.values()))
+    at_once = max(1, min(SCORE_ROWS, SCORE_VALUES // widest))
     for start in range(0, len(rows), at_once):
         own = {name: array[start : start + at_once] for name, array in rows.inputs.items()}
         count = min(at_once, len(rows) - start)

@@ -6,16 +6,22 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tasks import engine
 from tasks.core.privacy import Guard
 from tasks.params import FileSource, PackageSource
-from tasks.sources import places, protect, reading
+from tasks.sources import packing, places, protect, reading
 from tasks.sources.lock import Mark, refuse_moved
 from tasks.sources.parts import agree, agree_on_marks
 from tasks.sources.places import Files, Found
 from tasks.sources.store import Store
 
 log = logging.getLogger("tasks.sources.file")
+
+WHOLE = pa.schema([("path", pa.string()), ("content", pa.binary())])
+FILES_AT_ONCE = 500  # of those that are rows: no more of them is in memory
 
 
 def look(name: str, source: PackageSource | FileSource, workspace: Path = Path()) -> Mark:
@@ -28,6 +34,9 @@ def land(name: str, source: PackageSource | FileSource, mark: Mark, guard: Guard
     """The store holds the files that the mark names, a part for each; one that landed before is not read again."""
     found = places.find(name, source, Path())
     refuse_moved(name, _mark(source, found), mark)
+    if source.format == "bytes":
+        _land_whole(name, found, guard, store)
+        return
     parts = _parts(name, found)
     landed = {part.mark for part in store.parts}
     for key, one in parts.items():
@@ -71,6 +80,32 @@ def _land_one(name: str, source: PackageSource | FileSource, found: Found, key: 
         with store.adding(key, styles) as aside:
             reading.told(where, guard, lambda: protect.write(db, relation, aside, guard))
             places.refuse_moved(where, found)
+
+
+def _land_whole(name: str, files: Files, guard: Guard, store: Store) -> None:
+    """The store holds a row for each file: `path`, its name as the pattern finds it, and `content`, its bytes."""
+    key = hashlib.sha256("".join(f"{one.shown} {one.key}\n" for one in files.found).encode()).hexdigest()
+    if [part.mark for part in store.parts] == [key]:
+        return
+    spool = store.folder.parent / ".spool"
+    with engine.connect() as db, packing.spooled(f"source {name!r}", spool, ()) as aside:
+        with pq.ParquetWriter(aside, WHOLE) as writer:
+            for start in range(0, len(files.found), FILES_AT_ONCE):
+                some = files.found[start : start + FILES_AT_ONCE]
+                content = [_read(f"source {name!r}: {one.shown}", one, spool) for one in some]
+                writer.write_table(pa.table([[one.shown for one in some], content], schema=WHOLE))
+        relation = db.read_parquet(str(aside))
+        protect.check_personal(name, relation, guard)
+        with store.adding(key) as part:
+            protect.write(db, relation, part, guard, as_bytes="content")
+    store.keep([key])
+
+
+def _read(where: str, found: Found, spool: Path) -> bytes:
+    with places.fetched(where, found, spool) as path:
+        content = path.read_bytes()
+    places.refuse_moved(where, found)
+    return content
 
 
 def _mark(source: PackageSource | FileSource, files: Files) -> Mark:

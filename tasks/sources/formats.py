@@ -48,6 +48,7 @@ def find_format(where: str, path: Path, shown: str, how: Reading) -> Format:
     binary = {"parquet", "arrow"}
     if how.format is not None and how.format != found and {how.format, found} & binary:
         raise DataError(f"{where} is not {how.format}, as params.yaml says, but looks like {found}; correct or remove format:")
+    assert how.format != "bytes", "which is not read as a table"
     format_ = how.format or found
     if format_ in binary and (idle := [key for key in TEXT_ONLY if getattr(how, key) is not None]):
         raise DataError(f"{where} is {format_}, of which {idle} say nothing; remove them from the source in params.yaml")

@@ -41,24 +41,31 @@ def guard_of(name: str, privacy: Privacy) -> Guard:
     )
 
 
-def write(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, parquet: Path, guard: Guard) -> None:
+def write(
+    db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, parquet: Path, guard: Guard, as_bytes: str | None = None
+) -> None:
     """The relation's rows stand in the Parquet file, in their order, protected and in the common types."""
-    protected(db, relation, guard).to_parquet(str(parquet))
+    protected(db, relation, guard, as_bytes).to_parquet(str(parquet))
 
 
-def protected(db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, guard: Guard) -> duckdb.DuckDBPyRelation:
+def protected(
+    db: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, guard: Guard, as_bytes: str | None = None
+) -> duckdb.DuckDBPyRelation:
     """The relation without dropped columns, with the others as `guard` says, and in types that do not depend on the source.
 
     Integers are BIGINT, other numbers DOUBLE, times TIMESTAMP (in UTC where they came with a zone), the rest text; so a table
-    gives the same bytes from a file and from a database.
+    gives the same bytes from a file and from a database. Of BLOBs the column `as_bytes` alone stays one.
     """
     set_key(db, guard.key)
     coarsen = dict(guard.coarsen)
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     kept = {column: type_ for column, type_ in types.items() if column not in guard.drop}
+    if as_bytes in kept.keys() & guard.decided - guard.keep:
+        raise DataError(f"privacy: column {as_bytes!r} holds whole files, which can be dropped or kept and nothing else")
     if not kept:
         raise DataError("privacy drops every column of a source; leave at least one")
-    return relation.select(", ".join(f"{_expression(c, t, guard, coarsen)} AS {engine.quoted(c)}" for c, t in kept.items()))
+    values = {c: engine.quoted(c) if c == as_bytes else _expression(c, t, guard, coarsen) for c, t in kept.items()}
+    return relation.select(", ".join(f"{value} AS {engine.quoted(column)}" for column, value in values.items()))
 
 
 def exact(where: str, relation: duckdb.DuckDBPyRelation, guard: Guard) -> duckdb.DuckDBPyRelation:

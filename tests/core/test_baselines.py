@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.core.baselines import score_linear
+from tasks.core.baselines import score_gradient_boosting, score_linear
 from tasks.core.encoder import Sizes
 from tasks.core.rows import Rows
 from tasks.core.target import Target
@@ -18,3 +18,15 @@ def test_linear_learns_with_numbers_alone_and_with_categories_alone(numbers: int
     rows = Rows({"num": num, "cat": cat.astype(np.int32)}, truth.astype(np.float32))
     scores = score_linear(Target("binary", "y", (0, 1)), rows, rows, Sizes(numbers, 0, categories, ()))
     assert scores[truth].mean() > scores[~truth].mean() + 0.5
+
+
+def test_baselines_learn_from_the_cells_of_an_image() -> None:
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 100, (300, 23, 31, 3), np.uint8)
+    truth = draw.integers(0, 2, 300).astype(bool)
+    pixels[truth, :8, :8] += 80
+    nothing = {"num": np.zeros((300, 0), np.float32), "cat": np.zeros((300, 0), np.int32)}
+    rows, sizes = Rows({**nothing, "image0": pixels}, truth.astype(np.float32)), Sizes(0, 0, (), (), ((23, 31, 3),))
+    target = Target("binary", "y", (0, 1))
+    for scores in (score_linear(target, rows, rows, sizes), score_gradient_boosting(target, rows, rows, sizes, 1)):
+        assert scores[truth].mean() > scores[~truth].mean() + 0.8

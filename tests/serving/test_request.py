@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.request import MOST_FAULTS, RequestError, parse_rows
-from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn
+from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, ImageColumn, NumberColumn, TextColumn
 from tasks.core.target import Target
 
 ENCODER = Encoder(
@@ -158,3 +158,26 @@ def test_request_without_rows_is_a_bad_request() -> None:
 def test_key_beside_instances_is_a_bad_request() -> None:
     found = refusal(json.dumps({"instances": [GOOD], "rows": 1, "inputs": 2}).encode())
     assert (found.status, found.detail) == (400, "unknown keys ['inputs', 'rows'] beside instances")
+
+
+PIXEL = "R0lGODlhAQABAPAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # a GIF of one red pixel
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (None, "required, an image file in base64"),
+        (7, "expected an image file in base64, found a number"),
+        ("no base64!", "expected an image file in base64, found the string 'no base64!': not base64"),
+        ("bm8gaW1hZ2U=", "expected an image file in base64, found the string 'bm8gaW1hZ2U=': no PNG, JPEG, WEBP, GIF or BMP"),
+        (PIXEL[:20], f"expected an image file in base64, found the string {PIXEL[:20]!r}"),
+    ],
+)
+def test_image_that_cannot_be_read_is_told_by_its_field(value: Any, sentence: str) -> None:
+    encoder = Encoder((), (), (), (), Target("binary", "y", (0, 1)), (ImageColumn("photo", 2, 2, 3),))
+    with pytest.raises(RequestError) as refused:
+        parse_rows(json.dumps({"instances": [{"photo": PIXEL}, {"photo": value}]}).encode(), encoder)
+    assert refused.value.status == 422
+    (fault,) = refused.value.faults
+    assert fault[0] == "instances[1].photo"
+    assert fault[1].startswith(sentence)

@@ -415,3 +415,26 @@ def test_lock_that_is_absent_or_empty_names_no_source(tmp_path: Path) -> None:
         require_lock(lock)
     lock.write_text("# nothing yet\n")
     assert read_lock(lock) == nothing
+
+
+def test_whole_files_land_as_rows_and_a_changed_one_is_another_source(workspace: Path) -> None:
+    (workspace / "photos").mkdir()
+    for name, content in {"b.png": b"\x89PNG\x00\xff", "a.png": b"", "c.txt": b"words"}.items():
+        (workspace / "photos" / name).write_bytes(content)
+    photos = source("photos/*.png", format="bytes")
+    first = file.look("photos", photos)
+    assert rows(land(photos)) == {"path": ["photos/a.png", "photos/b.png"], "content": [b"", b"\x89PNG\x00\xff"]}
+    (workspace / "photos/a.png").write_bytes(b"now")
+    assert file.look("photos", photos) != first
+    assert rows(land(photos))["content"] == [b"now", b"\x89PNG\x00\xff"]
+    with pytest.raises(DataError, match=r"not what sources\.lock says"):
+        file.land("photos", photos, first, Guard(), store(photos))
+
+
+def test_privacy_can_drop_whole_files_and_not_pseudonymise_them(workspace: Path) -> None:
+    (workspace / "a.png").write_bytes(b"\x89PNG")
+    photos = source("*.png", format="bytes")
+    assert rows(land(photos, Guard(drop=frozenset({"content"})))) == {"path": ["a.png"]}
+    (workspace / "a.png").write_bytes(b"\x89PNG2")
+    with pytest.raises(DataError, match="'content' holds whole files, which can be dropped or kept and nothing else"):
+        land(photos, Guard(pseudonymise=frozenset({"content"}), key=b"k"))

@@ -1,0 +1,84 @@
+"""What sees an image: a small residual network from pixels to one vector, and the changes that training makes to the pixels."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+LARGEST = 64  # pixels of a side after the first convolution: larger images are first made smaller
+MOMENTUM = 0.9  # of batch normalisation's averages: Keras's 0.99 would not have settled after the few steps of a small table
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """Filters of each stage, the next one at half the side; in training each image is moved by up to `shift` pixels each way
+    and, where `flip` says so, mirrored half the time."""
+
+    channels: tuple[int, ...]
+    shift: int
+    flip: bool
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "TrunkSpec":
+        return cls(**{**document, "channels": tuple(document["channels"])})
+
+
+def see(keras: ModuleType, pixels: Any, spec: TrunkSpec, name: str) -> Any:
+    """[row, channels of the last stage] of uint8 pixels [row, height, width, channel].
+
+    After a first convolution each stage is one convolution, of which the largest of four neighbours stays, and a residual block
+    of two at half the side (He et al. 2015, arXiv 1512.03385), with batch normalisation (Ioffe and Szegedy 2015, arXiv
+    1502.03167), which TFLite's converter folds into the convolutions; at the end the largest value over all places. That order,
+    normalising after pooling, is of D. Page's "How to train your ResNet" (2018), and made for speed.
+    """
+    layers = keras.layers
+    x = augmentation(keras)(spec.shift, spec.flip, name=f"{name}_augment")(pixels)
+    x = layers.Rescaling(1 / 127.5, -1.0, name=f"{name}_scale")(x)
+    stride = 2 ** max(0, math.ceil(math.log2(max(x.shape[1:3]) / LARGEST)))
+    for i, filters in enumerate(spec.channels):
+        x = _convolve(keras, x, filters, f"{name}_{i}", stride=stride, pool=True)
+        if i:
+            y = _convolve(keras, x, filters, f"{name}_{i}_first")
+            y = _convolve(keras, y, filters, f"{name}_{i}_second")
+            x = layers.Add(name=f"{name}_{i}_sum")([x, y])
+        stride = 1
+    return layers.GlobalMaxPooling2D(name=f"{name}_most")(x)
+
+
+def _convolve(keras: ModuleType, x: Any, filters: int, name: str, stride: int = 1, pool: bool = False) -> Any:
+    layers = keras.layers
+    x = layers.Conv2D(filters, 2 * stride + 1, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    if pool and min(x.shape[1:3]) > 1:
+        x = layers.MaxPooling2D(name=f"{name}_pool")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+@cache
+def augmentation(keras: ModuleType) -> Any:
+    """The layer that changes images in training, as a class of the given Keras 3."""
+
+    class Augment(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """Each image moved and mirrored by its own draw, the edge's pixels drawn out; untouched outside training."""
+
+        def __init__(self, shift: int, flip: bool, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.shift, self.flip = shift, flip
+            self.draws = keras.random.SeedGenerator()
+
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            if not training or not (self.shift or self.flip):
+                return pixels
+            rows = tf.shape(pixels)[0]
+            down, right = (keras.random.randint((rows, 1), -self.shift, self.shift + 1, seed=self.draws) for _ in range(2))
+            mirrored = keras.random.randint((rows, 1), 0, 2 if self.flip else 1, seed=self.draws)
+            height, width = pixels.shape[1:3]
+            lines = tf.clip_by_value(tf.range(height)[None, :] + down, 0, height - 1)  # [row, height]
+            across = tf.range(width)[None, :]
+            columns = tf.clip_by_value(tf.where(mirrored == 1, width - 1 - across, across) + right, 0, width - 1)
+            return tf.gather(tf.gather(pixels, lines, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+    return Augment
