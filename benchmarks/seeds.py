@@ -7,19 +7,16 @@ interval says what other test rows would.
 import argparse
 from pathlib import Path
 
-import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
 from tasks.core.metrics import METRICS, WORDS, measure
-from tasks.core.models import spec_of
 from tasks.core.training import predict
 from tasks.core.weights import weigh_classes, without_weights
-from tasks.distill import learn, teach
+from tasks.distill import epochs_over, learn, student_spec, teach
 from tasks.features import load_encoder, load_rows
-from tasks.networks import load_network
 from tasks.params import Params
 
 FEATURES, TEACHER = Path("data/features"), Path("models/teacher")
@@ -41,10 +38,8 @@ def main() -> None:
     target = encoder.target
     rows, validation, test = (load_rows(FEATURES, part) for part in ("train", "validation", "test"))
     weights = weigh_classes(params.train.class_weights, target, rows.target)
-    _, teacher = load_network(keras, TEACHER)
-    opinion = without_weights(predict(teacher, target.task, rows), weights)
-    taught = {"student": teach(rows, target, opinion, distill.teacher_weight), "student alone": rows}
-    spec = spec_of(encoder, bins=distill.bins, embedding=distill.embedding, hidden=distill.hidden)
+    taught = {"student": teach(rows, target, TEACHER, distill.teacher_weight, weights), "student alone": rows}
+    spec = student_spec(encoder, distill)
 
     table = Table(
         "trained", "metric", "mean", f"{CONFIDENCE:.0%} interval of the mean", "from seed to seed, sd", "lowest", "highest"
@@ -52,7 +47,18 @@ def main() -> None:
     for name, lesson in taught.items():
         found = []
         for seed in range(params.seed, params.seed + args.seeds):
-            model = learn(f"{name}, seed {seed}", spec, target.task, seed, distill, lesson, validation, weights)
+            epochs = epochs_over(lesson, rows, distill)
+            model = learn(
+                f"{name}, seed {seed}",
+                spec,
+                target.task,
+                seed,
+                distill,
+                epochs,
+                lesson,
+                validation,
+                weights,
+            )
             scores = without_weights(predict(model, target.task, test), weights)
             found.append(measure(target, np.asarray(test.target), scores))
         for metric in METRICS[target.task]:

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,9 +25,10 @@ from tasks.core.permutation import measure_importance
 from tasks.core.rows import Rows
 from tasks.core.runtime import Network, time_rows
 from tasks.core.target import Target, as_text
-from tasks.features import load_encoder, load_rows
+from tasks.features import Part, load_encoder, load_rows
 from tasks.params import Errors, Evaluate, Gate, Importance, Table
 from tasks.shards import read_shards
+from tasks.teacher import load_members, load_opinion
 
 log = logging.getLogger("tasks.evaluate")
 
@@ -48,6 +49,7 @@ def evaluate(
     evaluate: Evaluate,
     *,
     features: Path,
+    teacher: Path,
     candidates: Path,
     evaluation: Path,
     verdict: Path,
@@ -75,42 +77,51 @@ def evaluate(
     raw, held = score(networks, test), score(networks, validation)
     targets = {name: fit_target(target, validation, one, table, evaluate, seed) for name, one in held.items()}
     scores = {name: calibrate(targets[name], one) for name, one in raw.items()}
+    blend: dict[Part, NDArray[Any]] = {part: load_opinion(teacher, part) for part in ("validation", "test")}
+    reference = fit_target(target, validation, blend["validation"], table, evaluate, seed)
     timing = {name: time_network(network, test) for name, network in networks.items()}
     log.info("scored %s candidates on %s test rows", len(networks), f"{len(test):,}")
     compared = score_baselines(features, test, target, evaluate.baseline_rows, seed)
-    quality = describe({**scores, **compared}, target, truth, evaluate, seed)
+    compared_with = {TEACHER: calibrate(reference, blend["test"]), **compared}
+    quality = describe({**scores, **compared_with}, target, truth, evaluate, seed)
     for name, fitted in targets.items():
         quality[name] |= describe_fitted(fitted, truth, raw[name])
 
     ranking, loss, *_ = METRICS[target.task]
+
+    def values(name: str) -> dict[Metric, float]:
+        return {metric: quality[name][metric]["value"] for metric in METRICS[target.task]}
+
     measured = [
         Measured(
             one["name"],
-            {metric: quality[one["name"]][metric]["value"] for metric in METRICS[target.task]},
+            values(one["name"]),
             one["bytes"],
             timing[one["name"]]["one_row_us"],
         )
         for one in listing
     ]
     losses = {name: quality[name][loss]["value"] for name in compared}
-    found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=TEACHER, loss=loss, baselines=losses)
+    found = judge(measured, Limits(**evaluate.gate.model_dump()), teacher=values(TEACHER), loss=loss, baselines=losses)
     report: dict[str, Any] = {
         "task": target.task,
         "test_rows": len(test),
         "confidence": evaluate.confidence,
         "least_slice_rows": LEAST_ROWS,
         "candidates": {one["name"]: {"what": one["what"], "bytes": one["bytes"], **quality[one["name"]]} for one in listing},
+        "teacher": {"members": [asdict(member) for member in load_members(teacher)], **quality[TEACHER]},
         "baselines": {name: quality[name] for name in compared},
         "references": references(target, truth, np.asarray(validation.target), evaluate),
         "faults": found.faults,
     }
+    log.info("%s, which is never served: %s", TEACHER, in_words(values(TEACHER)))
     say(measured, found)
     if found.chosen is None:
         refuse(report, timing, found)
     assert found.chosen is not None
     say_fitted(quality[found.chosen], report["references"])
 
-    shown = {name: {**scores, **compared}[name] for name in (found.chosen, TEACHER, "gradient boosting")}
+    shown = {name: {**scores, **compared_with}[name] for name in (found.chosen, TEACHER, "gradient boosting")}
     told = targets[found.chosen]
     sample = draw_sample(test, len(encoder.places), evaluate.importance, seed)
     weighty = measure_importance(
@@ -146,8 +157,8 @@ def evaluate(
         aside.write_bytes(charts.plot_importance(weighty, metric=WORDS[loss], rows=len(sample)))
     with stage.replacing(quality_plot) as aside:
         points = [Point(one.name, **quality[one.name][ranking], microseconds=one.microseconds, bytes=one.bytes) for one in measured]
-        lines = {name: quality[name][ranking]["value"] for name in compared if name != "constant"}
-        limit = lowest(evaluate.gate, ranking, measured)
+        lines = {name: quality[name][ranking]["value"] for name in compared_with if name != "constant"}
+        limit = lowest(evaluate.gate, ranking, values(TEACHER))
         aside.write_bytes(
             charts.plot_quality(points, found.chosen, evaluate.gate.max_microseconds, limit, lines, metric=WORDS[ranking])
         )
@@ -237,11 +248,11 @@ def write_importance(file: TextIO, found: dict[str, Interval]) -> None:
     table.writerows([name, *(f"{value:.6g}" for value in (one.value, one.low, one.high))] for name, one in found.items())
 
 
-def lowest(gate: Gate, metric: Metric, measured: list[Measured]) -> float | None:
+def lowest(gate: Gate, metric: Metric, teacher: Mapping[Metric, float]) -> float | None:
     """What the gate demands at least of the metric that ranks; None when it says nothing of it."""
     demands = [gate.at_least[metric]] if metric in gate.at_least else []
     if metric in gate.near_teacher:
-        demands.append(next(one.quality[metric] for one in measured if one.name == TEACHER) - gate.near_teacher[metric])
+        demands.append(teacher[metric] - gate.near_teacher[metric])
     return max(demands, default=None)
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tasks import stage
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DataError
-from tasks.core.models import Configuration, NetworkSpec, build, check_family, spec_of
+from tasks.core.models import FAMILIES, Configuration, NetworkSpec, build, check_family, spec_of
 from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
 from tasks.core.target import Task
@@ -156,17 +156,24 @@ def _write_checkpoint(run: Training, epochs: list[Epoch], path: Path) -> None:
 
 def teacher_spec(encoder: Encoder, network: Network, configuration: Configuration) -> NetworkSpec:
     """The teacher's shape in this configuration; ParamsError when its family or its hyperparameters are not known."""
-    check_family(configuration.family, configuration.values)
-    return spec_of(
+    family = configuration.family
+    check_family(family, configuration.values)
+    shape: dict[str, Any] = {"bins": network.bins, "embedding": network.embedding, "trunk": trunk_spec(network.images)}
+    if family == "linear":
+        return replace(spec_of(encoder, **{**shape, "embedding": encoder.target.outputs}, hidden=()), family=family)
+    if family not in FAMILIES:
+        return replace(spec_of(encoder, **shape, hidden=()), family=family, values=tuple(sorted(configuration.values.items())))
+    layers = int(configuration.number("layers"))
+    spec = spec_of(
         encoder,
-        bins=network.bins,
-        embedding=network.embedding,
-        hidden=(int(configuration.number("width")),) * int(configuration.number("layers")),
-        members=network.members,
+        **shape,
+        hidden=(int(configuration.number("width")),) * layers,
+        members=network.members if family == "tabm" else 1,
         dropout=configuration.number("dropout"),
         embedding_dropout=configuration.number("embedding_dropout"),
-        trunk=trunk_spec(network.images),
+        scaling=family == "mlp",
     )
+    return replace(spec, family=family, crosses=layers if family == "cross" else 0)
 
 
 def trunk_spec(images: Convolutions | None) -> TrunkSpec | None:

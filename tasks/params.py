@@ -495,11 +495,23 @@ Weights = Annotated[
 ]
 
 
+class Growth(Section):
+    """Trees that are part of the teacher beside its networks."""
+
+    boosting: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: Rate
+    forest: Annotated[int, Field(ge=1, le=10_000)]
+    leaf: Count
+    rows: Count
+
+
 class Train(Section):
     epochs: Epochs
     batch: Batch
     patience: Count
     class_weights: Weights  # in the loss of teacher and student
+    trees: Growth | None
+    made: Annotated[float, Field(ge=0, le=100)]
 
 
 Address = Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")]
