@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -231,7 +232,10 @@ def test_search_killed_at_random_moments_loses_and_doubles_no_trial(
     workers: list[psutil.Process] = []
     for _ in range(int(os.environ.get("KILLS", "2"))):
         with place.start() as run:
-            time.sleep(chance.uniform(2, 25))
+            assert run.stdout is not None
+            for _ in range(chance.randrange(3)):  # trials that are told of before
+                next((line for line in run.stdout if re.match(r"trial \d of 4: ", line)), None)
+            time.sleep(chance.uniform(0, 6))
             if run.poll() is None:
                 workers += psutil.Process(run.pid).children()
             run.kill()
