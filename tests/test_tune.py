@@ -278,6 +278,15 @@ def test_trial_whose_process_is_killed_is_tried_once_more_and_then_failed(featur
 
 
 @pytest.mark.slow
+def test_process_is_replaced_before_it_has_grown_too_large(features: Path) -> None:
+    with Workers(1, work(features), renewed=1) as workers:
+        first = psutil.Process(os.getpid()).children()
+        one, two = (workers.submit(Asked(number, DEFAULT)).result(120)[0] for number in (1, 2))
+        assert one == two
+        assert not first[0].is_running()
+
+
+@pytest.mark.slow
 def test_trial_whose_process_cannot_start_says_why(tmp_path: Path) -> None:
     with Workers(1, work(tmp_path / "nothing")) as workers:
         outcome, _ = workers.submit(Asked(1, DEFAULT)).result(120)
