@@ -100,6 +100,8 @@ def search_with(workers: Workers, seed: int, network: Network, tune: Tune, featu
                 write_journal(journal, known.values())
                 search.tell(trial.number, outcome)
                 log.info("trial %s of %s: %s", trial.number, trials, in_words(outcome))
+    if all(trial.outcome.state == "failed" for trial in found.values()):
+        stage.discard(journal)  # what was in their way, memory for one, may be gone when the search is run again
     end = what_ended(tune, len(found), next_one is None)
     if end != "trials":
         log.warning("stopped after %s of %s trials: %s", len(found), trials, ENDS[end])

@@ -210,6 +210,7 @@ def test_search_of_which_every_trial_fails_ends_with_one_reason_and_nothing_writ
     assert f"error: tune: all 2 trials failed, 2 of them thus: {words}" in said
     assert said.rstrip().endswith("Nothing was written and the last release stands")
     assert not any((place.path / name).exists() for name in ("hparams.json", "trials.csv", "tuning.html"))
+    assert list(place.path.glob(".cache/tune/*/trials.jsonl")) == []  # it is not taken for granted the next time
 
 
 @pytest.mark.slow
