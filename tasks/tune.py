@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
+
 from tasks import stage
 from tasks.core.errors import TidemillError
 from tasks.core.models import check_family
@@ -23,6 +25,8 @@ from tasks.workers import Work, Workers
 
 log = logging.getLogger("tasks.tune")
 
+PROCESS_BYTES = 1_500_000_000  # that a process of trials needs, TensorFlow first of all
+
 
 def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Path, trials: Path, tuning_report: Path) -> None:
     """`hparams` holds the configurations of the best trials, best first, `trials` a line for each in the order of the search."""
@@ -30,7 +34,8 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
         check_family(family, space)
     rows, validation = (len(load_rows(features, part)) for part in ("train", "validation"))
     cores = available_cores()
-    count = min(cores, tune.ahead, tune.budget.trials) if tune.parallel == "auto" else tune.parallel
+    room = max(1, psutil.virtual_memory().available // PROCESS_BYTES)
+    count = min(cores, room, tune.ahead, tune.budget.trials) if tune.parallel == "auto" else tune.parallel
     work = Work(seed, network.model_dump_json(), tune.model_dump_json(), str(features), max(1, cores // count))
     with Workers(count, work) as workers:
         found, end = search_with(workers, seed, network, tune, features)
@@ -95,6 +100,8 @@ def search_with(workers: Workers, seed: int, network: Network, tune: Tune, featu
                 write_journal(journal, known.values())
                 search.tell(trial.number, outcome)
                 log.info("trial %s of %s: %s", trial.number, trials, in_words(outcome))
+    if all(trial.outcome.state == "failed" for trial in found.values()):
+        stage.discard(journal)  # what was in their way, memory for one, may be gone when the search is run again
     end = what_ended(tune, len(found), next_one is None)
     if end != "trials":
         log.warning("stopped after %s of %s trials: %s", len(found), trials, ENDS[end])

@@ -20,6 +20,7 @@ from tasks.stage import RUN_PID
 
 ANSWER = "\x1e"  # begins a line that is an answer, as in RFC 7464: any other line is progress
 TRIES = 2  # of a trial whose process is killed
+RENEWED = 20  # trials after which a process is replaced: TensorFlow keeps some 35 MB of what it compiled for each
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Work:
 class Workers:
     """So many processes, each with its share of the cores. They start at once, and import TensorFlow while the stage goes on."""
 
-    def __init__(self, count: int, work: Work) -> None:
+    def __init__(self, count: int, work: Work, renewed: int = RENEWED) -> None:
         self.count = count
         self.pool = ThreadPoolExecutor(count)
         self.idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self.all = [_Worker(work) for _ in range(count)]
+        self.all = [_Worker(work, renewed) for _ in range(count)]
         for worker in self.all:
             self.idle.put(worker)
 
@@ -70,22 +71,23 @@ class Workers:
 class _Worker:
     """One process at a time; its standard error is kept for its last words."""
 
-    def __init__(self, work: Work) -> None:
-        self.work, self.closed = work, False
+    def __init__(self, work: Work, renewed: int) -> None:
+        self.work, self.renewed, self.closed = work, renewed, False
         self.lock = threading.Lock()  # a process is not started once the worker is closed
         self._start()
 
     def run(self, asked: Asked) -> Outcome:
         """What the process answers. A process that was killed is replaced and the trial tried again; one that ended by itself
         failed at the trial, and would again."""
+        if self.answers >= self.renewed:
+            self._replace()
         for _ in range(TRIES):
             outcome = self._ask(asked)
             if outcome is not None or self.closed:
                 return outcome or Outcome("failed", reason="the search was ended")
             code = self.process.wait()
             words = self._last_words()
-            self.release()
-            self._start()
+            self._replace()
             if code >= 0:
                 return Outcome("failed", reason=f"its process ended with code {code}: {words}")
         memory = "; if the system did so for its memory, lower tune.batch, tune.rows or tune.parallel" if code == -9 else ""
@@ -107,11 +109,19 @@ class _Worker:
         self.process.stdout.close()
         self.words.close()
 
+    def _replace(self) -> None:
+        """Another process stands in the place of this one, which is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.release()
+        self._start()
+
     def _start(self) -> None:
         with self.lock:
             if self.closed:
                 return
             self.words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+            self.answers = 0
             threads = str(self.work.threads)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.trial"],
@@ -140,6 +150,7 @@ class _Worker:
             if before:
                 print(before, flush=True)
             if mark:
+                self.answers += 1
                 return Outcome.from_json(json.loads(answer))
         return None
 

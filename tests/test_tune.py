@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -209,6 +210,7 @@ def test_search_of_which_every_trial_fails_ends_with_one_reason_and_nothing_writ
     assert f"error: tune: all 2 trials failed, 2 of them thus: {words}" in said
     assert said.rstrip().endswith("Nothing was written and the last release stands")
     assert not any((place.path / name).exists() for name in ("hparams.json", "trials.csv", "tuning.html"))
+    assert list(place.path.glob(".cache/tune/*/trials.jsonl")) == []  # it is not taken for granted the next time
 
 
 @pytest.mark.slow
@@ -231,7 +233,10 @@ def test_search_killed_at_random_moments_loses_and_doubles_no_trial(
     workers: list[psutil.Process] = []
     for _ in range(int(os.environ.get("KILLS", "2"))):
         with place.start() as run:
-            time.sleep(chance.uniform(2, 25))
+            assert run.stdout is not None
+            for _ in range(chance.randrange(3)):  # trials that are told of before
+                next((line for line in run.stdout if re.match(r"trial \d of 4: ", line)), None)
+            time.sleep(chance.uniform(0, 6))
             if run.poll() is None:
                 workers += psutil.Process(run.pid).children()
             run.kill()
@@ -271,6 +276,15 @@ def test_trial_whose_process_is_killed_is_tried_once_more_and_then_failed(featur
         assert outcome.reason.startswith("its process was killed 2 times by SIGKILL; if the system did so for its memory, lower")
         assert workers.submit(Asked(3, DEFAULT)).result(120)[0] == undisturbed
     assert psutil.Process(os.getpid()).children() == []
+
+
+@pytest.mark.slow
+def test_process_is_replaced_before_it_has_grown_too_large(features: Path) -> None:
+    with Workers(1, work(features), renewed=1) as workers:
+        first = psutil.Process(os.getpid()).children()
+        one, two = (workers.submit(Asked(number, DEFAULT)).result(120)[0] for number in (1, 2))
+        assert one == two
+        assert not first[0].is_running()
 
 
 @pytest.mark.slow
