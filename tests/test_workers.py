@@ -16,7 +16,6 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tasks import supervise
 from tasks.cluster import Cluster, find_cluster
 from tasks.core.errors import DivergedError, ParamsError, TidemillError
 from tasks.core.models import NetworkSpec
@@ -127,15 +126,19 @@ def test_stopped_worker_is_noticed_within_a_minute(features: Path, tmp_path: Pat
     thread = meanwhile(strike)
     fit_network(job(features, epochs=60), tmp_path, PAIR, restarts=1)
     thread.join()
-    noticed = next(record.created for record in caplog.records if "worker 1 has said nothing for" in record.message)
-    assert noticed - stopped[0] < 60
+    # By its silence, or by the other one, which TensorFlow told that it cannot be reached.
+    noticed = next(record.created for record in caplog.records if "all go on from the last checkpoint" in record.message)
+    assert 0 < noticed - stopped[0] < 60
+    print(f"noticed after {noticed - stopped[0]:.0f} s")
 
 
-def test_worker_that_always_dies_ends_in_one_error(features: Path, tmp_path: Path) -> None:
-    broken = dataclasses.replace(job(features), task="none")  # type: ignore[arg-type]
-    (tmp_path / "checkpoint.npz").write_bytes(b"no checkpoint")
+def test_worker_that_always_dies_ends_in_one_error(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "none")  # this process has its Keras, the workers will find none
     with pytest.raises(TidemillError, match=r"train: worker \d ended with exit code 1, after 1 restarts \(compute.restarts\)"):
-        supervise.fit_together(broken, tmp_path, PAIR, restarts=1)
+        fit_network(job(features), tmp_path, PAIR, restarts=1)
+    assert "restart 1 of 1" in caplog.text
     assert not workers()
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tasks.core.rows import Rows
 
 # Of the rows' own bytes, never of the machine's memory: the order must be the same everywhere.
-WINDOW_BYTES = 128 << 20  # shuffled together
-BLOCK_BYTES = 256 << 10  # read in one go: disks and network file systems are slow at reading less
+WINDOW_BYTES = 64 << 20  # shuffled together
+BLOCK_BYTES = 128 << 10  # read in one go: disks and network file systems are slow at reading less
 
 
 @dataclass(frozen=True)

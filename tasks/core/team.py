@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,14 @@ class Team:
         return self._add(padded).tobytes()[:length]
 
     def _add(self, values: NDArray[Any]) -> NDArray[Any]:
-        add: Callable[[Any], Any] = tf.function(lambda tensor: self.sum([tensor])[0])
-        summed: NDArray[Any] = add(tf.constant(values)).numpy()
+        summed: NDArray[Any] = self._compiled(tf.constant(values)).numpy()
         return summed
+
+    @cached_property
+    def _compiled(self) -> Callable[[Any], Any]:
+        """Traced once for each shape: a function made anew for each sum would never be freed."""
+        add: Callable[[Any], Any] = tf.function(lambda tensor: self.sum([tensor])[0])
+        return add
 
 
 ALONE = Team(1, 0, None)
@@ -61,6 +67,4 @@ ALONE = Team(1, 0, None)
 def join_team() -> Team:
     """The team that TF_CONFIG names, joined; must be called before TensorFlow computes anything in this process."""
     config = json.loads(os.environ["TF_CONFIG"])
-    options = tf.distribute.experimental.CommunicationOptions()
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    return Team(len(config["cluster"]["worker"]), config["task"]["index"], strategy)
+    return Team(len(config["cluster"]["worker"]), config["task"]["index"], tf.distribute.MultiWorkerMirroredStrategy())

@@ -6,14 +6,17 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tasks.core import order
 from tasks.core.calibration import fit_calibration
-from tasks.core.errors import DataError, DivergedError
+from tasks.core.errors import DataError, DivergedError, ParamsError
 from tasks.core.metrics import log_loss
 from tasks.core.models import NetworkSpec, build
+from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
 from tasks.core.target import Target
+from tasks.core.team import Team
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.core.weights import weigh_classes
 
@@ -124,6 +127,27 @@ def test_loss_that_is_no_number_ends_the_training() -> None:
     training = start(dataclasses.replace(SCHEDULE, learning_rate=1e20))
     with pytest.raises(DivergedError, match=r"the loss became \S+ in epoch \d; lower the learning rate"):
         finish(training)
+
+
+def test_network_that_computes_in_half_the_width_learns_in_whole_weights() -> None:
+    keras.utils.set_random_seed(0)
+    with dtype_policy("mixed_bfloat16"):
+        network = build(keras, SPEC)
+    assert keras.config.dtype_policy().name == "float32"
+    assert {weight.dtype for weight in network.get_weights()} == {np.dtype(np.float32)}
+    training = Training(network, "binary", SCHEDULE, len(TRAIN))
+    epochs = finish(training)
+    assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
+
+
+def test_machine_without_a_gpu_computes_in_whole_numbers() -> None:
+    if not tf.config.list_physical_devices("GPU"):
+        assert fastest_policy() == "float32"
+
+
+def test_batch_without_equal_shares_is_refused() -> None:
+    with pytest.raises(ParamsError, match="a batch of 32 rows has no equal shares for 3 workers"):
+        Training(build(keras, SPEC), "binary", SCHEDULE, len(TRAIN), Team(3, 0, None))
 
 
 def test_too_few_rows_for_one_batch_are_refused() -> None:
