@@ -81,7 +81,7 @@ def load_bundle(folder: Path) -> Bundle:
             network=Network((folder / "model.tflite").read_bytes()),
             golden=golden["instances"],
             predictions=golden["predictions"],
-            background=_read_background(folder / "background.json", encoder),
+            background=_read_background(folder / "background.json", encoder, golden["instances"][:1]),
             card=(folder / "model_card.md").read_text(encoding="utf-8"),
         )
         if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
@@ -97,9 +97,9 @@ def load_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def _read_background(path: Path, encoder: Encoder) -> dict[str, NDArray[Any]]:
+def _read_background(path: Path, encoder: Encoder, row: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     """The rows that explanations compare with, as the network takes them; BundleError when the encoder makes other ones."""
-    made = encoder.encode(encoder.columns([{}]))
+    made = encoder.encode(encoder.columns(row))
     document = _read(path)
     background = {name: np.array(document[name], like.dtype) for name, like in made.items()}
     rows = len(background["num"])

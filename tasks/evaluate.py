@@ -16,12 +16,12 @@ from tasks import stage
 from tasks.core import baselines, charts
 from tasks.core.calibration import fit_calibration
 from tasks.core.charts import Point
+from tasks.core.column_importance import measure_importance
 from tasks.core.decision import Costs, fit_decision, mean_cost
 from tasks.core.errors import GateError
 from tasks.core.gate import Limits, Measured, Verdict, judge
 from tasks.core.intervals import fit_intervals, measure_coverage
 from tasks.core.metrics import METRICS, WORDS, Interval, Metric, bootstrap, calibration_curve, calibration_error, measure
-from tasks.core.permutation import measure_importance
 from tasks.core.rows import Rows
 from tasks.core.runtime import Network, time_rows
 from tasks.core.target import Target, as_text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.encoder import RESERVED, Encoder
+from tasks.core.encoder import RESERVED, Encoder, Words
 
 MOST_BYTES = 32_000_000  # of rows in memory at once
 Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column, by array
@@ -78,7 +78,7 @@ def make_background(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], rows: 
     """
     random = np.random.default_rng(seed)
     shares = (np.arange(rows) + 0.5) / rows
-    columns = encoder.columns([{}] * rows)
+    columns: dict[str, NDArray[Any] | Words] = {c.name: Words([None], np.zeros(rows, np.int64)) for c in encoder.worded}
     flag = len(encoder.scaled)
     for i, column in enumerate(encoder.scaled):
         positions = np.asarray(inputs["num"][:, i], np.float64)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tasks.core.column_importance import measure_importance
 from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn, fit_edges
 from tasks.core.explain import explain, make_background
-from tasks.core.permutation import measure_importance
 from tasks.core.rows import Rows
 from tasks.core.target import Target
 
