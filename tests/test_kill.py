@@ -69,11 +69,11 @@ def test_killed_train_goes_on_from_its_checkpoint_to_the_same_weights(workspace:
     assert again.returncode == 0, again.stdout + again.stderr
     assert "going on after epoch 2" in again.stdout
     assert "epoch 1 of 4" not in again.stdout
-    resumed = (workspace.path / "models/teacher/weights.npz").read_bytes()
+    resumed = (workspace.path / "models/teacher/network/weights.npz").read_bytes()
     (workspace.path / ".cache/train").rename(workspace.path / "old")
     fresh = workspace.run("-m", "dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
     assert "epoch 1 of 4" in fresh.stdout
-    assert (workspace.path / "models/teacher/weights.npz").read_bytes() == resumed
+    assert (workspace.path / "models/teacher/network/weights.npz").read_bytes() == resumed
 
 
 def test_whole_run_killed_at_random_moments_then_rerun_equals_undisturbed(workspace: Workspace) -> None:

@@ -43,10 +43,13 @@ def test_first_run_completes_every_stage_and_releases(trained: Workspace) -> Non
 def test_report_compares_candidates_with_baselines(trained: Workspace) -> None:
     report = json.loads((trained.path / "reports/evaluation.json").read_text())
     assert set(report["baselines"]) == {"constant", "linear", "gradient boosting"}
-    assert {"teacher", "student", "student alone", "student int8", "student aware int8", "student pruned int8"} <= set(
+    assert {"large", "student", "student alone", "student int8", "student aware int8", "student pruned int8"} <= set(
         report["candidates"]
     )
-    for found in report["candidates"].values():
+    shares = [member["share"] for member in report["teacher"]["members"]]
+    assert sum(shares) == pytest.approx(1, abs=0.001)
+    assert {"boosting", "forest"} <= {member["name"] for member in report["teacher"]["members"]}
+    for found in [*report["candidates"].values(), report["teacher"]]:
         assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
         assert found["auc"]["value"] > 0.6
     chosen = json.loads((trained.path / "models/verdict.json").read_text())

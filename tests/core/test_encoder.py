@@ -149,20 +149,25 @@ def test_quantiles_and_words_are_those_of_the_training_rows_alone() -> None:
     assert encoder.numbers[0].edges == (10, 20, 30, 40, 50)
     assert encoder.categories[0].vocabulary == ("AA", "BB")
     encoded = encode(encoder, {"n": -1000, "c": "BB"}, {"n": 35, "c": "CC"}, {"n": 1000, "c": "AA"})
-    np.testing.assert_allclose(encoded["num"], [[-1], [0.25], [1]])
+    np.testing.assert_allclose(encoded["num"][:, :1], [[-1], [0.25], [1]])
+    far = np.array([-1030, 5, 970]) / 60  # from the median, in thrice the distance of the quartiles
+    np.testing.assert_allclose(encoded["num"][:, 1], far / np.sqrt(1 + far**2), rtol=1e-6)
     np.testing.assert_array_equal(encoded["cat"], [[3], [OTHER], [2]])
 
 
 def test_infinities_stand_at_the_ends_and_are_not_fitted_on() -> None:
     encoder = fit([{"n": value} for value in (-math.inf, 0, 1, math.inf)], quantiles=2)
     assert encoder.numbers[0].edges == (0, 0.5, 1)
-    np.testing.assert_array_equal(encode(encoder, {"n": -math.inf}, {"n": math.inf})["num"], [[-1], [1]])
+    np.testing.assert_array_equal(encode(encoder, {"n": -math.inf}, {"n": math.inf})["num"], [[-1, -1], [1, 1]])
 
 
 def test_missing_number_is_the_middle_and_raises_its_flag() -> None:
     encoder = fit([{"n": 0, "m": 0}, {"n": None, "m": 2}, {"n": 4, "m": 4}], quantiles=2)
     assert [column.flagged for column in encoder.numbers] == [True, False]
-    np.testing.assert_array_equal(encode(encoder, {}, {"n": 4, "m": 0})["num"], [[0, 0, 1], [1, -1, 0]])
+    encoded = encode(encoder, {}, {"n": 4, "m": 0})["num"]
+    np.testing.assert_array_equal(encoded[:, :3], [[0, 0, 1], [1, -1, 0]])
+    assert encoded[0, 3:].tolist() == [0, 0]  # the magnitude of what is missing
+    assert encoded[1, 3] > 0 > encoded[1, 4]
 
 
 @pytest.mark.parametrize("value", [7.0, None, math.inf])
@@ -244,7 +249,7 @@ def test_width_and_sizes_are_those_of_the_encoded_arrays() -> None:
     encoder = fit(some, required=frozenset({"m", "c"}))
     assert encoder.names == ["n", "m", "t", "c", "d", "x"]
     sizes = encoder.sizes
-    assert (sizes.numbers, sizes.flags, sizes.categories, sizes.texts) == (3, 2 + CYCLES, (4, 3), ((3, 4),))
+    assert (sizes.numbers, sizes.flags, sizes.categories, sizes.texts) == (3, 2 + CYCLES + 1, (4, 3), ((3, 4),))
     encoded = encode(encoder, *some)
-    assert (encoded["num"].shape, encoded["cat"].shape) == ((2, 5 + CYCLES), (2, 5))
+    assert (encoded["num"].shape, encoded["cat"].shape) == ((2, 6 + CYCLES), (2, 5))
     assert encoder.required == ["m", "c"]

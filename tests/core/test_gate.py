@@ -16,15 +16,15 @@ LIMITS = Limits(
     max_microseconds=20,
     beats=("constant",),
 )
-TEACHER = Measured("teacher", {"auc": 0.75, "log_loss": 0.40}, bytes=900_000, microseconds=90)
+LARGE = Measured("large", {"auc": 0.75, "log_loss": 0.40}, bytes=900_000, microseconds=90)
 GOOD = Measured("student", {"auc": 0.745, "log_loss": 0.42}, bytes=100_000, microseconds=10)
 
 
 def verdict(*candidates: Measured, **limits: Any) -> Verdict:
     return judge(
-        [*candidates, TEACHER],
+        [*candidates, LARGE],
         dataclasses.replace(LIMITS, **limits),
-        teacher="teacher",
+        teacher=LARGE.quality,
         loss="log_loss",
         baselines={"constant": 0.6, "gradient boosting": 0.41},
     )
@@ -55,8 +55,8 @@ def test_gate_passes_over_a_smaller_candidate_that_fails() -> None:
     assert found.faults["tiny"]
 
 
-def test_gate_may_choose_the_teacher_itself() -> None:
-    assert verdict(max_bytes=1_000_000, max_microseconds=100).chosen == "teacher"
+def test_gate_may_choose_the_large_network() -> None:
+    assert verdict(max_bytes=1_000_000, max_microseconds=100).chosen == "large"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_each_line_of_the_gate_refuses_in_its_own_words(changes: dict[str, Any],
 
 def test_values_at_the_limits_pass() -> None:
     edge = with_("edge", auc=0.74, log_loss=0.5, bytes=200_000, microseconds=20)
-    assert verdict(edge, near_teacher={"auc": TEACHER.quality["auc"] - 0.74}).faults["edge"] == []
+    assert verdict(edge, near_teacher={"auc": LARGE.quality["auc"] - 0.74}).faults["edge"] == []
 
 
 def test_gate_names_every_line_that_fails() -> None:
@@ -87,18 +87,18 @@ def test_gate_names_every_line_that_fails() -> None:
 
 
 def test_gate_chooses_none_when_none_passes() -> None:
-    found = verdict(with_("slow", microseconds=21), with_("large", bytes=10**6))
+    found = verdict(with_("slow", microseconds=21), with_("heavy", bytes=10**6))
     assert found.chosen is None
-    assert all(found.faults[name] for name in ("slow", "large", "teacher"))
+    assert all(found.faults[name] for name in ("slow", "heavy", "large"))
 
 
 def test_lower_is_better_for_an_error() -> None:
     quality = {"r2": 0.8, "rmse": 10.0, "mae": 8.0}
-    candidates = [Measured("student", {**quality, "rmse": 10.4}, 100, 1), Measured("teacher", quality, 500, 1)]
+    candidates = [Measured("student", {**quality, "rmse": 10.4}, 100, 1), Measured("large", quality, 500, 1)]
 
     def judged(gap: float, constant: float) -> Verdict:
         limits = dataclasses.replace(LIMITS, at_least={"r2": 0.5}, at_most={"rmse": 11}, near_teacher={"rmse": gap})
-        return judge(candidates, limits, teacher="teacher", loss="rmse", baselines={"constant": constant})
+        return judge(candidates, limits, teacher=quality, loss="rmse", baselines={"constant": constant})
 
     assert judged(0.5, 20.0).chosen == "student"
     assert judged(0.3, 20.0).faults["student"] == ["RMSE 0.4000 worse than the teacher's, at most 0.3 wanted"]
