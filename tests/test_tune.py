@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from tasks.core.target import Target
 from tasks.core.trials import Asked, Outcome
 from tasks.features import load_encoder, load_rows
 from tasks.fit import load_best, teacher_spec
+from tasks.networks import load_network
 from tasks.params import Params, with_values
 from tasks.trial import choose_rows, run_trial
 from tasks.workers import Work, Workers
@@ -94,8 +96,11 @@ class Place:
 
     def start(self) -> subprocess.Popen[str]:
         outs = ["--hparams", "hparams.json", "--trials", "trials.csv", "--tuning-report", "tuning.html"]
+        return self.run("-m", "tasks.tune", "--features", "features", *outs)
+
+    def run(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "tasks.tune", "--features", "features", *outs],
+            [sys.executable, *command],
             cwd=self.path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore::FutureWarning"},
             stdout=subprocess.PIPE,
@@ -139,6 +144,20 @@ def test_search_hands_on_its_best_configurations_and_shows_every_trial(searched:
     page = (place.path / "tuning.html").read_text()
     assert page.count('<td class="state finished">') == 4
     assert "Each trial learned on 1,000 rows of the 1,500 of the training part" in page
+
+
+@pytest.mark.slow
+def test_teacher_is_trained_in_the_best_configuration(searched: tuple[Place, str]) -> None:
+    place, _ = searched
+    place.set("train.epochs=1", "train.batch=64")
+    paths = {"features": "features", "hparams": "hparams.json", "teacher": "teacher", "training": "t.json", "history": "h.csv"}
+    with place.run("-m", "tasks.train", *(word for name, path in paths.items() for word in (f"--{name}", path))) as run:
+        said = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, said
+    best = load_best(place.path / "hparams.json")[0]
+    _, model = load_network(keras, place.path / "teacher")
+    assert model.get_layer("hidden_0").units == best.values["width"]
+    assert model.get_layer("dropout_0").rate == best.values["dropout"]
 
 
 @pytest.mark.slow
