@@ -29,7 +29,7 @@ from tasks.features import ArrayWriter, load_rows
 WIDTHS = (144, 512, 512, 1)  # of the network: 337,409 parameters
 BATCH, STEPS, REPEATS = 8192, 5, 5
 MILLION = 1_000_000
-LIMIT = 640 << 20  # bytes of private memory for the child that trains on a set of ten times as many
+LIMIT = 800 << 20  # bytes of private memory for the child that trains on a set of ten times as many
 NARROW = (1024, 32, 1)  # of the network there: wide rows, little to compute, so that reading counts
 
 
@@ -165,7 +165,7 @@ def measure_mapped() -> str:
             command = [sys.executable, "-m", "benchmarks.training", "--child", str(folder), kind, str(rows)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                return f"{kind} rows: the child failed: {done.stderr.strip()[-300:]}"
+                return f"{kind} rows: the child ended with exit code {done.returncode}: {done.stderr.strip()[-300:]}"
             rate, peak = map(float, done.stdout.split()[-2:])
             found[kind] = (rate, peak)
     (held, _), (mapped, peak) = found["held"], found["mapped"]

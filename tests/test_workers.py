@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tasks.cluster import Cluster, find_cluster
+from tasks.cluster import Cluster, find_cluster, free_addresses
 from tasks.core.errors import DivergedError, ParamsError, TidemillError
 from tasks.core.models import NetworkSpec
 from tasks.core.training import Schedule
@@ -90,6 +91,19 @@ def test_two_workers_come_to_the_weights_of_one_process(features: Path, tmp_path
     losses = [[(epoch.train_loss, epoch.validation_loss) for epoch in fitted.epochs] for fitted in (alone, together)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert alone.epochs[-1].validation_loss < alone.epochs[0].validation_loss
+    assert not workers()
+
+
+def test_machines_that_supervise_a_worker_each_come_to_the_same_weights(features: Path, tmp_path: Path) -> None:
+    addresses = free_addresses(2)
+
+    def fit(machine: int) -> Fitted:
+        return fit_network(job(features), tmp_path / str(machine), Cluster(2, (machine,), addresses), restarts=2)
+
+    with ThreadPoolExecutor(2) as machines:
+        one, other = machines.map(fit, range(2))
+    assert_same(one.weights, other.weights)
+    assert len(one.epochs) == len(other.epochs) == 3
     assert not workers()
 
 

@@ -64,9 +64,10 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
     assert epochs[0].train_loss > epochs[1].train_loss > epochs[2].train_loss
     assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
     assert undisturbed.finished
-    whole = [i for i, (done, of) in enumerate(seen) if done == of == len(TRAIN) // 32 * 32]
-    assert len(whole) == 3
-    assert seen[: whole[0] + 1] == sorted(seen[: whole[0] + 1])
+    whole = len(TRAIN) // 32 * 32
+    first = seen[: seen.index((whole, whole)) + 1]
+    assert first == sorted(first)
+    assert seen[-1] == (whole, whole)  # told while it validates too
 
     resumed = start(seed=99)  # other first weights and dropout: all of it must come from the state
     resumed.state = state
