@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from tasks import stage
 from tasks.core.metrics import measure
-from tasks.core.models import Hyperparameters, build
+from tasks.core.models import Hyperparameters
 from tasks.core.training import Epoch, Schedule, Training, predict
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit, teacher_spec
+from tasks.fit import build_teacher, fit, teacher_spec
 from tasks.networks import load_arrays, save_arrays, save_network
 from tasks.params import Network, Train
 
@@ -34,7 +34,7 @@ def train_model(
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
 
     keras.utils.set_random_seed(seed)
-    model = build(keras, spec)
+    model = build_teacher(spec, network.backbone)
     schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
     run = Training(model, task, schedule, len(rows))
     epochs = resume(run, folder)

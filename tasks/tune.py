@@ -14,12 +14,12 @@ from tasks import stage
 from tasks.core import charts
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DivergedError
-from tasks.core.models import Hyperparameters, build
+from tasks.core.models import Hyperparameters
 from tasks.core.rows import Rows
 from tasks.core.search import Trial, define_space, search
 from tasks.core.training import Schedule, Training
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit, teacher_spec
+from tasks.fit import build_teacher, fit, teacher_spec
 from tasks.params import Network, Tune
 
 log = logging.getLogger("tasks.tune")
@@ -79,7 +79,7 @@ def run_trial(
     """The best validation loss of a network with these hyperparameters; infinite when its training blew up."""
     keras.utils.set_random_seed(seed)
     keras.backend.clear_session()
-    model = build(keras, teacher_spec(encoder, network, hparams))
+    model = build_teacher(teacher_spec(encoder, network, hparams), network.backbone)
     schedule = Schedule(tune.epochs, tune.batch, hparams.learning_rate, hparams.weight_decay, seed, patience=tune.epochs)
     losses: list[float] = []
     try:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
-from serving.app import make_app
 from serving.bundle import load_bundle
+from serving.openapi import describe
+from serving.request import RequestError, parse_rows
 from tests.conftest import ROOT, Workspace
 
 pytestmark = pytest.mark.slow
@@ -106,20 +106,24 @@ def test_candidates_are_those_that_a_convolution_can_become(pictures: Workspace)
 
 
 def test_service_answers_files_that_it_never_saw_and_tells_of_broken_ones(pictures: Workspace) -> None:
-    client = TestClient(make_app(load_bundle(pictures.path / "models/release"), max_body=100_000))
+    bundle = load_bundle(pictures.path / "models/release")
+
+    def ask(*rows: dict[str, Any]) -> list[Any]:
+        return bundle.predict(parse_rows(json.dumps({"instances": rows}).encode(), bundle.encoder))
+
     upright = io.BytesIO()
     pixels = np.zeros((40, 40, 3), np.uint8)
     pixels[:, 20:24] = 255
     Image.fromarray(pixels).save(upright, "PNG")
     fresh = {"photo": base64.b64encode(upright.getvalue()).decode(), "size": 3}
     known = [row_of(pictures.path / f"photos/{row:03d}.png") for row in (100, 101)]
-    answer = client.post("/v1/models/bars:predict", json={"instances": [fresh, *known]}).json()["predictions"]
+    answer = ask(fresh, *known)
     assert answer[0] > 0.5
     assert answer[1] < 0.5 < answer[2]
-    broken = client.post("/v1/models/bars:predict", json={"instances": [row_of(pictures.path / "photos/017.png")]})
-    assert broken.status_code == 422
-    assert broken.json()["errors"][0]["field"] == "instances[0].photo"
-    described = client.get("/openapi.json").json()["components"]["schemas"]["Row"]["properties"]["photo"]
+    with pytest.raises(RequestError) as refused:
+        ask(fresh, row_of(pictures.path / "photos/017.png"))
+    assert refused.value.faults[0][0] == "instances[1].photo"
+    described = describe(bundle)["components"]["schemas"]["Row"]["properties"]["photo"]
     assert "resized to 8 x 8 pixels of grey" in described["description"]
 
 
