@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.app import render_page
 from serving.bundle import load_bundle
 from serving.openapi import describe
 from serving.request import RequestError, parse_rows
@@ -125,12 +126,8 @@ def test_service_answers_files_that_it_never_saw_and_tells_of_broken_ones(pictur
     assert refused.value.faults[0][0] == "instances[1].photo"
     described = describe(bundle)["components"]["schemas"]["Row"]["properties"]["photo"]
     assert "resized to 8 x 8 pixels of grey" in described["description"]
-
-
-def test_changed_image_file_is_new_data(pictures: Workspace) -> None:
-    again = pictures.train()
-    assert "ingest: Cached" in again.stdout
-    shutil.copy(pictures.path / "photos/018.png", pictures.path / "photos/017.png")
-    third = pictures.train()
-    assert "source 'photos' is new" in third.stdout, third.stdout + third.stderr
-    assert json.loads((pictures.path / "reports/validation.json").read_text())["valid"] == ROWS
+    page = render_page(bundle)
+    assert (
+        f'type="file" accept="image/png,image/jpeg,image/webp,image/gif,image/bmp" data-example="{bundle.golden[0]["photo"]}"'
+        in page
+    )
