@@ -1,5 +1,7 @@
-"""The prediction service of one bundle: predict, status, health, documents and a page to try it."""
+"""The prediction service of one bundle: predict, explain, status, health, documents and a page to try it."""
 
+import asyncio
+from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from serving import openapi
 from serving.bundle import Bundle
 from serving.request import RequestError, parse_rows
 
+MOST_EXPLAINED = 16  # rows of a request
 PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True, undefined=StrictUndefined)
 
 
@@ -31,7 +34,21 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
     async def predict(request: Request) -> Response:
         check_name(request)
         rows = parse_rows(await read_body(request, max_body), bundle.encoder)
-        return reply({"predictions": bundle.predict(rows)}, headers=headers)
+        return reply(bundle.respond(rows), headers=headers)
+
+    async def explain(request: Request) -> Response:
+        check_name(request)
+        rows = parse_rows(await read_body(request, max_body), bundle.encoder)
+        if len(rows) > MOST_EXPLAINED:
+            raise RequestError(
+                422, f"{len(rows):,} rows to explain; at most {MOST_EXPLAINED} at a time, each costs a thousand answers"
+            )
+        explanations = []
+        for row in rows:
+            label, found = bundle.explain(row)
+            explanations.append({**asdict(found), **({} if label is None else {"class": label})})
+            await asyncio.sleep(0)  # whoever waits for a prediction goes first
+        return reply({"explanations": explanations}, headers=headers)
 
     async def status(request: Request) -> Response:
         check_name(request)
@@ -43,7 +60,7 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
 
     def check_name(request: Request) -> None:
         name = request.path_params["name"]
-        if name.endswith(":predict"):  # the path of predict, asked by another method than its own
+        if name.endswith((":predict", ":explain")):  # the path of a verb, asked by another method than its own
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
         if name != bundle.name:
             raise RequestError(404, f"no model {name!r} here; this service has {bundle.name!r}")
@@ -56,6 +73,7 @@ def make_app(bundle: Bundle, *, max_body: int) -> Starlette:
             Route("/docs", lambda request: HTMLResponse(docs)),
             Mount("/docs/static", StaticFiles(directory=swagger_ui_path)),
             Route("/v1/models/{name}:predict", predict, methods=["POST"]),
+            Route("/v1/models/{name}:explain", explain, methods=["POST"]),
             Route("/v1/models/{name}", status),
         ],
         exception_handlers={RequestError: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]

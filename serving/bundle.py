@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.encoder import Encoder
+from tasks.core.explain import Explanation, explain
 from tasks.core.runtime import Network
+from tasks.core.target import Label
 
-USED = ("model.tflite", "encoder.json", "golden.json", "model_card.md")
+USED = ("model.tflite", "encoder.json", "golden.json", "background.json", "model_card.md")
+EXPLAIN_SEED = 0  # the same row is explained in the same way each time
 GOLDEN_TOLERANCE = 1e-3  # kernels of other processors round differently; a wrong model differs by more
 
 
@@ -31,11 +35,34 @@ class Bundle:
     network: Network
     golden: list[dict[str, Any]]
     predictions: list[Any]
+    background: dict[str, NDArray[Any]]
     card: str
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """The answer to each row of raw values; a missing one is absent or None. Not thread safe."""
-        return self.encoder.target.answer(self.network(self.encoder.encode(self.encoder.columns(rows))))
+        return self.encoder.target.answer(self._score(rows))
+
+    def respond(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        """The answers, and the decisions of a model that has costs to decide by. Not thread safe."""
+        target, scores = self.encoder.target, self._score(rows)
+        decisions: dict[str, list[Label]] = {} if target.decision is None else {"decisions": target.decide(scores)}
+        return {"predictions": target.answer(scores), **decisions}
+
+    def explain(self, row: dict[str, Any]) -> tuple[Label | None, Explanation]:
+        """What each column adds to the answer, and of which class the answer is the probability. Not thread safe."""
+        target, encoded = self.encoder.target, self.encoder.encode(self.encoder.columns([row]))
+        told = target.decode(self.network(encoded))
+        code = None if target.task == "regression" else 1 if target.task == "binary" else int(np.argmax(told[0]))
+
+        def answer(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+            answers = target.decode(self.network(inputs))
+            return answers[:, code] if target.task == "multiclass" else answers
+
+        found = explain(answer, encoded, self.background, self.encoder.places, EXPLAIN_SEED)
+        return (None if code is None else target.classes[code]), found
+
+    def _score(self, rows: list[dict[str, Any]]) -> NDArray[np.float32]:
+        return self.network(self.encoder.encode(self.encoder.columns(rows)))
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -45,19 +72,21 @@ def load_bundle(folder: Path) -> Bundle:
         for path in {*USED, *manifest["files"]}:
             _verify(folder / path, manifest["files"][path]["sha256"])
         golden = _read(folder / "golden.json")
+        encoder = Encoder.from_json(_read(folder / "encoder.json"))
         bundle = Bundle(
             name=manifest["name"],
             version=manifest["version"],
             chosen=manifest["chosen"],
-            encoder=Encoder.from_json(_read(folder / "encoder.json")),
+            encoder=encoder,
             network=Network((folder / "model.tflite").read_bytes()),
             golden=golden["instances"],
             predictions=golden["predictions"],
+            background=_read_background(folder / "background.json", encoder, golden["instances"][:1]),
             card=(folder / "model_card.md").read_text(encoding="utf-8"),
         )
         if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
             raise BundleError(f"{folder} has {len(bundle.golden)} golden rows and {len(bundle.predictions)} answers to them")
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"{folder} is no bundle of this format: {error!r}") from error
     try:
         gap = np.max(np.abs(np.subtract(_flat(bundle.predict(bundle.golden)), _flat(bundle.predictions))))
@@ -66,6 +95,17 @@ def load_bundle(folder: Path) -> Bundle:
     if not gap <= GOLDEN_TOLERANCE * bundle.encoder.target.scale:  # NaN is below nothing
         raise BundleError(f"{folder} answers its golden rows {gap:.2g} apart from what it recorded; it is not served")
     return bundle
+
+
+def _read_background(path: Path, encoder: Encoder, row: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """The rows that explanations compare with, as the network takes them; BundleError when the encoder makes other ones."""
+    made = encoder.encode(encoder.columns(row))
+    document = _read(path)
+    background = {name: np.array(document[name], like.dtype) for name, like in made.items()}
+    rows = len(background["num"])
+    if not rows or any(background[name].shape != (rows, *like.shape[1:]) for name, like in made.items()):
+        raise BundleError(f"{path} holds rows of another shape than the encoder makes; copy the whole bundle")
+    return background
 
 
 def _flat(answers: list[Any]) -> NDArray[np.float64]:

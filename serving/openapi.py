@@ -19,6 +19,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "413": "the body is too large",
         "422": "a field is missing, unknown or of the wrong kind",
     }
+    answered = {status: {"description": text, **problem} for status, text in refusals.items()}
+    example = {"schema": {"$ref": "#/components/schemas/Request"}, "example": {"instances": bundle.golden[:1]}}
+    body = {"required": True, "content": {"application/json": example}}
     return {
         "openapi": "3.0.3",
         "info": {"title": bundle.name, "version": bundle.version, "description": f"Answers {bundle.encoder.target.meaning}."},
@@ -27,18 +30,21 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "post": {
                     "operationId": "predict",
                     "summary": "Score rows",
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "application/json": {
-                                "schema": {"$ref": "#/components/schemas/Request"},
-                                "example": {"instances": bundle.golden[:1]},
-                            }
-                        },
-                    },
+                    "requestBody": body,
                     "responses": {
                         "200": _answer("Response", f"{bundle.encoder.target.meaning}, for each row in their order"),
-                        **{status: {"description": text, **problem} for status, text in refusals.items()},
+                        **answered,
+                    },
+                }
+            },
+            f"{path}:explain": {
+                "post": {
+                    "operationId": "explain",
+                    "summary": "Say what each column adds to the answer",
+                    "requestBody": body,
+                    "responses": {
+                        "200": _answer("Explanations", "base and contributions of each row, which together make its answer"),
+                        **answered,
                     },
                 }
             },
@@ -88,10 +94,11 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
             "required": ["instances"],
             "additionalProperties": False,
         },
-        "Response": {
+        "Response": _response(bundle.encoder.target),
+        "Explanations": {
             "type": "object",
-            "properties": {"predictions": {"type": "array", "items": _prediction(bundle.encoder.target)}},
-            "required": ["predictions"],
+            "properties": {"explanations": {"type": "array", "items": _explanation(bundle)}},
+            "required": ["explanations"],
         },
         "Problem": {
             "type": "object",
@@ -109,6 +116,30 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def _response(target: Target) -> dict[str, Any]:
+    """The schema of all answers, with the decisions of a model that has some."""
+    properties: dict[str, Any] = {"predictions": {"type": "array", "items": _prediction(target)}}
+    if target.decision is not None:
+        threshold = target.decision.threshold
+        said = "of the lowest expected cost" if threshold is None else f"{as_text(target.classes[1])} from {threshold:.4g} on"
+        labels = {"enum": list(target.classes), "description": f"the class to act on: {said}"}
+        properties["decisions"] = {"type": "array", "items": labels}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _explanation(bundle: Bundle) -> dict[str, Any]:
+    """The schema of one explanation: Shapley values against rows that stand for all of training."""
+    number = {"type": "number"}
+    properties: dict[str, Any] = {
+        "base": {**number, "description": "the mean answer to rows that stand for all of training"},
+        "answer": {**number, "description": "what predict answers to the row: base and all contributions together"},
+        "contributions": {"type": "object", "properties": dict.fromkeys(bundle.encoder.names, number)},
+    }
+    if bundle.encoder.target.classes:
+        properties["class"] = {"enum": list(bundle.encoder.target.classes), "description": "whose probability the answer is"}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
 def _prediction(target: Target) -> dict[str, Any]:
     """The schema of one answer."""
     probability = {"type": "number", "minimum": 0, "maximum": 1}
@@ -119,7 +150,11 @@ def _prediction(target: Target) -> dict[str, Any]:
             labels = [as_text(label) for label in target.classes]
             return {"type": "object", "properties": dict.fromkeys(labels, probability), "required": labels}
         case "regression":
-            return {"type": "number"}
+            number = {"type": "number"}
+            if target.intervals is None:
+                return number
+            names = ["value", "low", "high"]
+            return {"type": "object", "properties": dict.fromkeys(names, number), "required": names}
 
 
 def _type(kind: str, required: bool) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from tasks.core.layers import custom_layers
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
 from tasks.core.target import Task
-from tasks.core.training import predict
 from tasks.features import load_encoder, load_rows
 from tasks.networks import load_network, save_network
 from tasks.params import Compress
+from tasks.teacher import NETWORK, load_opinion
 
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
@@ -51,12 +51,12 @@ def compress(
     """`candidates` holds a folder each (model.tflite and the float network behind it) and candidates.json, simpler ones first."""
     rows = load_rows(features, "train")
     spec, small = load_network(keras, student)
-    large_spec, large = load_network(keras, teacher)
+    large_spec, large = load_network(keras, teacher / NETWORK)
     _, alone = load_network(keras, student_alone)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     calibration = rows.take(chosen)
     task = load_encoder(features).target.task
-    taught = rows.taught(predict(large, task, rows))
+    taught = rows.taught(load_opinion(teacher, "train"))
 
     tuned: list[tuple[str, str, Any, Bits, Rows | None]] = []
     if not spec.images:  # whose weights lie in convolutions, of which tfmot would leave all as they are: it wraps dense layers
@@ -72,7 +72,7 @@ def compress(
         ("student int8", "8-bit weights and activations, scaled on training rows", small, 8, calibration),
         *tuned,
         ("student alone", "the same network without a teacher, 32-bit floats", alone, 32, None),
-        ("teacher", "what the student learned from, 32-bit floats", large, 32, None),
+        ("large", "the best single network of the teacher, 32-bit floats", large, 32, None),
     ]
     listing = []
     with stage.replacing(candidates) as folder:

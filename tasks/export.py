@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from tasks.core.calendar import format_time
 from tasks.core.encoder import Encoder, Words
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.errors import DataError
+from tasks.core.explain import make_background
 from tasks.core.metrics import LOWER_IS_BETTER, METRICS, WORDS
 from tasks.core.runtime import Network
-from tasks.core.target import Task
-from tasks.features import load_encoder
+from tasks.core.target import Target, Task
+from tasks.features import load_encoder, load_rows
 from tasks.networks import load_network
 from tasks.params import Export, GroupSplit, Params, Preprocess, Privacy, RandomSplit, Split, TimeSplit
 from tasks.shards import count_rows, read_shards, shard_paths
@@ -34,9 +36,13 @@ log = logging.getLogger("tasks.export")
 
 GRAPH_TOLERANCE = 1e-5  # between the SavedModel and NumPy + the float network, which differ in rounding alone
 WEAKEST = 6  # slices in the model card
+FOREMOST = 8  # columns in the model card, by importance
+BACKGROUND_ROWS, MOST_CELLS = 32, 100_000  # that an explanation compares a row with; fewer where columns are many
+FITTED_ROWS = 100_000  # training rows that the background is made after
 
 
 def export(
+    seed: int,
     name: str,
     privacy: Privacy,
     preprocess: Preprocess,
@@ -47,6 +53,7 @@ def export(
     verdict: Path,
     evaluation: Path,
     slices: Path,
+    importance: Path,
     snapshot: Path,
     schema: Path,
     reference: Path,
@@ -55,7 +62,7 @@ def export(
     """`release` holds the bundle; manifest.json names every other file with its hash, and its version is their content."""
     chosen = json.loads(verdict.read_text())
     home = candidates / chosen["folder"]
-    encoder = load_encoder(features)
+    encoder = replace(load_encoder(features), target=Target.from_json(chosen["target"]))
     golden = golden_rows(features, encoder, export.golden_rows)
     quality = json.loads(evaluation.read_text())
     facts = {"name": name, "target": encoder.target.to_json(), "chosen": chosen["chosen"]}
@@ -66,11 +73,15 @@ def export(
         (folder / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1, ensure_ascii=False))
         (folder / "schema.pbtxt").write_bytes(schema.read_bytes())
         (folder / "reference.pb").write_bytes(reference.read_bytes())
+        (folder / "background.json").write_text(json.dumps(background(features, encoder, seed)))
         scores = answer(folder, encoder, golden)
         (folder / "golden.json").write_text(json.dumps({"instances": golden, "predictions": scores}, indent=1))
         save_graph(folder / "saved_model", home, encoder, golden)
         data = json.loads(snapshot.read_text())
-        card = model_card(facts, encoder, privacy, preprocess, quality, chosen["gate"], pd.read_csv(slices), data)
+        foremost = pd.read_csv(importance).head(FOREMOST).to_dict("records")
+        card = model_card(
+            facts, encoder, privacy, preprocess, quality, chosen["gate"], pd.read_csv(slices), foremost, len(golden), data
+        )
         (folder / "model_card.md").write_text(card)
         (folder / "lineage.json").write_text(json.dumps(lineage(quality, data), indent=1))
         version = write_manifest(folder, facts)
@@ -114,6 +125,18 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def background(features: Path, encoder: Encoder, seed: int) -> dict[str, Any]:
+    """The rows that explanations compare with, as lists by array: made up, since a bundle travels further than the data may."""
+    train = load_rows(features, "train")
+    rows = train.take(np.arange(0, len(train), -(-len(train) // FITTED_ROWS)))
+    count = max(4, min(BACKGROUND_ROWS, MOST_CELLS // len(encoder.names) ** 2))
+    made = make_background(encoder, rows.inputs, count, seed)
+    return {
+        name: np.round(array.astype(np.float64), 6).tolist() if array.dtype.kind == "f" else array.tolist()
+        for name, array in made.items()
+    }
+
+
 def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[Any]:
     """What the bundle's network says of each row alone, as a server will compute it."""
     network = Network((folder / "model.tflite").read_bytes())
@@ -123,21 +146,20 @@ def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[A
 
 
 def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> None:
-    """A SavedModel that takes raw columns and gives `score`, by the float network behind the chosen candidate.
+    """A SavedModel that takes raw columns and gives `score` (and `decision`, or `low` and `high`).
 
-    A column whose name TensorFlow does not take goes by another; signature.json says which.
+    It answers by the float network behind the chosen candidate. A column whose name TensorFlow does not take goes by another;
+    signature.json says which.
     """
     _, network = load_network(keras, home)
     graph = GraphEncoder(encoder)
     target = encoder.target
 
-    def score(encoded: dict[str, Any]) -> Any:
-        told = objective.scores(target.task, network(encoded, training=False))
-        told = told * target.scale + target.center if target.task == "regression" else told
-        return told if target.outputs > 1 else told[:, 0]
+    def score(encoded: dict[str, Any]) -> dict[str, Any]:
+        return objective.tell(target, objective.scores(target.task, network(encoded, training=False)))
 
     def serve(**columns: Any) -> dict[str, Any]:
-        return {"score": score(graph({name: columns[argument] for name, argument in graph.arguments.items()}))}
+        return score(graph({name: columns[argument] for name, argument in graph.arguments.items()}))
 
     # keras.export.ExportArchive tracks variables in sets, in another order each time; a list keeps equal bundles equal.
     module = tf.Module()
@@ -149,7 +171,7 @@ def save_graph(folder: Path, home: Path, encoder: Encoder, rows: list[dict[str, 
     (folder / "signature.json").write_text(json.dumps(graph.arguments, indent=1, ensure_ascii=False))
 
     said = tf.saved_model.load(str(folder)).signatures["serving_default"](**graph.feed(rows))["score"]
-    wanted = score({key: tf.constant(value) for key, value in encoder.encode(encoder.columns(rows)).items()})
+    wanted = score({key: tf.constant(value) for key, value in encoder.encode(encoder.columns(rows)).items()})["score"]
     gap = float(tf.reduce_max(tf.abs(said - wanted))) / target.scale
     if not gap <= GRAPH_TOLERANCE:
         raise DataError(
@@ -165,6 +187,8 @@ def model_card(
     quality: dict[str, Any],
     gate: dict[str, Any],
     slices: pd.DataFrame,
+    foremost: list[dict[Any, Any]],
+    golden: int,
     snapshot: dict[str, Any],
 ) -> str:
     """The model card as Markdown."""
@@ -191,6 +215,11 @@ def model_card(
             table=lines,
             demands=demands(gate, task),
             least_rows=quality["least_slice_rows"],
+            fitted=quality["candidates"][chosen],
+            references=quality["references"],
+            loss=WORDS[metrics[1]],
+            foremost=foremost,
+            golden=golden,
             weakest=own.head(WEAKEST).to_dict("records"),
             snapshot=snapshot,
             privacy=protection.in_words(privacy),
@@ -268,7 +297,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
         if path.is_file()
     }
     version = stage.content_hash(folder)[:12]
-    (folder / "manifest.json").write_text(json.dumps({**facts, "format": 2, "version": version, "files": files}, indent=1))
+    (folder / "manifest.json").write_text(json.dumps({**facts, "format": 3, "version": version, "files": files}, indent=1))
     return version
 
 

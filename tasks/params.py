@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from tasks.core.errors import ParamsError
 from tasks.core.metrics import METRICS, Metric
-from tasks.core.target import Label, Task
+from tasks.core.target import Label, Task, as_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -391,30 +392,54 @@ class Preprocess(Section):
     images: Pixels | None = None  # of the columns under table.images
 
 
-class Range(Section):
-    """An interval to search and the value to start from."""
+class Hyperparameter(Section):
+    """What to search: an interval, on a log scale, or choices; the family's first trial takes the default."""
 
-    low: Annotated[float, Field(gt=0)]
-    high: Annotated[float, Field(gt=0)]
-    default: float
+    low: Annotated[float, Field(gt=0)] | None = None
+    high: Annotated[float, Field(gt=0)] | None = None
+    choices: Annotated[tuple[int | float | str, ...], Field(min_length=1)] | None = None
+    default: int | float | str
 
     @model_validator(mode="after")
-    def _is_ordered(self) -> Self:
-        if not self.low < self.high or not self.low <= self.default <= self.high:
-            raise ValueError(f"expected low < high with default between them, found {self.low:g}, {self.high:g}, {self.default:g}")
+    def _is_an_interval_or_choices(self) -> Self:
+        low, high, choices, default = self.low, self.high, self.choices, self.default
+        if choices is not None and low is None and high is None:
+            if default not in choices or len({type(one) for one in (*choices, default)}) > 1:
+                raise ValueError(f"expected the default among choices of one type, found {default!r} and {list(choices)}")
+            if len(set(choices)) < len(choices):
+                raise ValueError(f"choices {list(choices)} name one more than once")
+            return self
+        if choices is not None or low is None or high is None:
+            raise ValueError("give low, high and default, or choices and default")
+        if isinstance(default, str) or not low < high or not low <= default <= high:
+            raise ValueError(f"expected low < high with default between them, found {low:g}, {high:g}, {default}")
         return self
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval, None of choices."""
+        return (self.low, self.high) if self.low is not None and self.high is not None else None
 
-class DropoutRange(Range):
-    low: Annotated[float, Field(gt=0, lt=1)]
-    high: Annotated[float, Field(gt=0, lt=1)]
 
+class Budget(Section):
+    """What ends the search, whichever comes first; money is hours times their price, in any one currency."""
 
-class Space(Section):
-    learning_rate: Range
-    weight_decay: Range
-    dropout: DropoutRange
-    embedding_dropout: DropoutRange
+    trials: Annotated[int, Field(ge=1, le=10_000)]
+    minutes: Annotated[float, Field(gt=0)]
+    money: Annotated[float, Field(gt=0)] | None
+    price_per_hour: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        if self.money is not None and self.price_per_hour is None:
+            raise ValueError("money needs price_per_hour: what an hour of this machine costs")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """How long trials may be started for."""
+        bought = 3600 * self.money / self.price_per_hour if self.money and self.price_per_hour else math.inf
+        return min(60 * self.minutes, bought)
 
 
 class Convolutions(Section):
@@ -430,7 +455,7 @@ class Convolutions(Section):
 
 class Backbone(Section):
     """A network that saw other images, from which the teacher's convolutions start: a folder as the stages write it, such as
-    models/teacher of another workspace, and the hash of its content. Frozen ones stay as they are, the others learn on."""
+    models/teacher/network of another workspace, and the hash of its content. Frozen ones stay as they are, the others learn on."""
 
     path: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -453,20 +478,73 @@ class Network(Section):
 
 class Tune(Section):
     oracle: Literal["bayesian", "random"]
-    trials: Annotated[int, Field(ge=1, le=10_000)]
-    minutes: Annotated[float, Field(gt=0)]
+    budget: Budget
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    ahead: Annotated[int, Field(ge=1, le=256)]
+    stop_after: Count | None
+    keep: Count
     rows: Count
     epochs: Epochs
     batch: Batch
-    space: Space
-    width: Annotated[tuple[Width, ...], Field(min_length=1)]
-    layers: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1)]
+    families: Annotated[dict[Name, dict[Name, Hyperparameter]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _asks_far_enough_ahead(self) -> Self:
+        if isinstance(self.parallel, int) and self.parallel > self.ahead:
+            raise ValueError(f"{self.parallel} trials at once need tune.ahead of at least {self.parallel}, found {self.ahead}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_train(self) -> Self:
+        for family, space in self.families.items():
+            if missing := sorted({"learning_rate", "weight_decay"} - space.keys()):
+                raise ValueError(f"families.{family}: {missing} missing; every family is trained with them")
+            for name, one in space.items():
+                if "dropout" in name and max(one.bounds or (0.0,)) >= 1:
+                    raise ValueError(f"families.{family}.{name}: found high {one.high:g}, expected a share below 1")
+        return self
+
+
+Weights = Annotated[
+    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[dict[str, Annotated[float, Field(gt=0)]], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, dict) else "word"),
+]
+
+
+class Growth(Section):
+    """Trees that are part of the teacher beside its networks."""
+
+    boosting: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: Rate
+    forest: Annotated[int, Field(ge=1, le=10_000)]
+    leaf: Count
+    rows: Count
 
 
 class Train(Section):
     epochs: Epochs
     batch: Batch
     patience: Count
+    class_weights: Weights  # in the loss of teacher and student
+    trees: Growth | None
+    made: Annotated[float, Field(ge=0, le=100)]
+
+
+Address = Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")]
+
+
+class Compute(Section):
+    workers: Annotated[int, Field(ge=1, le=1024)]
+    hosts: tuple[Address, ...]
+    restarts: Annotated[int, Field(ge=0, le=10_000)]
+
+    @model_validator(mode="after")
+    def _counts_its_hosts(self) -> Self:
+        if self.hosts and len(self.hosts) != self.workers:
+            raise ValueError(f"workers is {self.workers}, but hosts name {len(self.hosts)}: one address for each worker, or none")
+        if len(set(self.hosts)) < len(self.hosts):
+            raise ValueError("hosts name an address twice; workers on one machine need a port each")
+        return self
 
 
 class Distill(Section):
@@ -504,10 +582,38 @@ class Gate(Section):
     beats: tuple[Literal["constant", "linear", "gradient boosting"], ...]
 
 
+Cost = Annotated[float, Field(ge=0)]
+
+
+class Errors(Section):
+    """What a wrong decision between two classes costs; a right one costs nothing."""
+
+    false_positive: Cost  # to act on the second class where the first is true
+    false_negative: Cost
+
+
+Costs = Annotated[
+    Annotated[Errors, Tag("two")] | Annotated[dict[str, dict[str, Cost]], Tag("several")],
+    Discriminator(
+        lambda value: "several" if isinstance(value, dict) and all(isinstance(v, dict) for v in value.values()) else "two"
+    ),
+]
+
+
+class Importance(Section):
+    """How much worse the model is with a column's values shuffled."""
+
+    rows: Annotated[int, Field(ge=100)]  # of the test part at most
+    repeats: Annotated[int, Field(ge=2, le=1000)]
+
+
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=20, le=100_000)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     baseline_rows: Count  # that the baselines learn from at most: they hold them in memory
+    costs: Costs | None  # of several classes truth: {decision: cost}; one not named costs 1
+    interval: tuple[Rate, Rate] | None  # of a regression: the shares of new rows below its low and its high end
+    importance: Importance
     gate: Gate
 
 
@@ -528,6 +634,7 @@ class Params(Section):
     network: Network
     tune: Tune
     train: Train
+    compute: Compute
     distill: Distill
     compress: Compress
     evaluate: Evaluate
@@ -538,6 +645,10 @@ class Params(Section):
         split = self.preprocess.split
         if isinstance(split, TimeSplit) and self.table.time is None:
             raise ValueError("preprocess.split by time needs table.time; name the column, or split by random or group")
+        if self.train.batch % self.compute.workers:
+            raise ValueError(
+                f"train.batch {self.train.batch} has no equal shares for compute.workers {self.compute.workers}; change either"
+            )
         if self.table.images and (
             lacking := [f"{name}.images" for name in ("preprocess", "network", "distill") if getattr(self, name).images is None]
         ):
@@ -547,9 +658,29 @@ class Params(Section):
         named: set[str] = {*gate.at_least, *gate.at_most, *gate.near_teacher}
         if strange := sorted(named - set(allowed)):
             raise ValueError(f"evaluate.gate names {strange}; task {self.table.task} is measured by {list(allowed)}")
+        self._classes_are_known()
         if strange := sorted({rule.in_set for rule in self.validate_.rules if rule.in_set} - self.table.sets.keys()):
             raise ValueError(f"validate.rules name the sets {strange}; table.sets has {sorted(self.table.sets)}")
         return self
+
+    def _classes_are_known(self) -> None:
+        """ValueError when weights, costs or an interval do not fit the task and its classes."""
+        task, labels = self.table.task, [as_text(label) for label in self.table.classes]
+        weights, costs, interval = self.train.class_weights, self.evaluate.costs, self.evaluate.interval
+        if task == "regression" and (weights != "none" or costs is not None):
+            raise ValueError("a regression has no classes: train.class_weights none and evaluate.costs null are what it takes")
+        if isinstance(weights, dict) and sorted(weights) != sorted(labels):
+            raise ValueError(f"train.class_weights names {sorted(weights)}; expected a weight for each of {labels}")
+        if isinstance(costs, Errors) and task != "binary":
+            raise ValueError(f"evaluate.costs of task {task} takes truth: {{decision: cost}} with the classes {labels}")
+        if isinstance(costs, dict):
+            if task == "binary":
+                raise ValueError("evaluate.costs of two classes takes {false_positive: cost, false_negative: cost}")
+            named = {*costs, *(decision for row in costs.values() for decision in row)}
+            if strange := sorted(named - set(labels)):
+                raise ValueError(f"evaluate.costs names {strange}; table.classes are {labels}")
+        if interval is not None and (task != "regression" or not 0 < interval[0] < interval[1] < 1):
+            raise ValueError(f"evaluate.interval {list(interval)}: expected [low, high], 0 < low < high < 1, of a regression")
 
     @classmethod
     def load(cls, path: Path) -> "Params":
@@ -702,6 +833,18 @@ _KINDS: dict[tuple[int | str, int | str], type[Section]] = {
     ("preprocess", "time"): TimeSplit,
     ("preprocess", "random"): RandomSplit,
     ("preprocess", "group"): GroupSplit,
+    ("train", "word"): Train,
+    ("train", "each"): Train,
+    ("evaluate", "two"): Errors,
+    ("evaluate", "several"): Evaluate,
+}
+
+
+# What stands in a list, under names of the user's own or in place of null.
+_PARTS: dict[Any, type[Section]] = {
+    Validate.model_fields["rules"].annotation: Rule,
+    ApiSource.model_fields["page"].annotation: Page,
+    Tune.model_fields["families"].annotation: Hyperparameter,
 }
 
 
@@ -711,5 +854,5 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     for i, part in enumerate(loc):
         fields = {field.alias or name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
         model = _KINDS[loc[0], part] if i == 2 and (loc[0], part) in _KINDS else fields.get(str(part), model)
-        model = {Validate.model_fields["rules"].annotation: Rule, ApiSource.model_fields["page"].annotation: Page}.get(model, model)
+        model = _PARTS.get(model, model)
     return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]

@@ -68,9 +68,14 @@ def main(step: Callable[..., None]) -> None:
 
 
 def section(params: Params, name: str) -> Any:
-    """The part of params.yaml that a step's parameter of that name stands for; split stands for preprocess.split alone."""
+    """The part of params.yaml that a step's parameter of that name stands for.
+
+    split stands for preprocess.split alone, class_weights for train.class_weights.
+    """
     if name == "split":
         return params.preprocess.split
+    if name == "class_weights":
+        return params.train.class_weights
     fields = {field.alias or key: key for key, field in Params.model_fields.items()}
     return getattr(params, fields[name])
 

@@ -1,84 +1,164 @@
-"""Stage train: the best configuration on all training rows; goes on from its last checkpoint after a kill."""
+"""Stage train: the teacher, a blend of the search's best networks and of trees, all on the whole training part.
+
+Each network goes on from its last checkpoint after a kill.
+"""
 
 import csv
 import json
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tasks import stage
-from tasks.core.metrics import measure
-from tasks.core.models import Hyperparameters
-from tasks.core.training import Epoch, Schedule, Training, predict
+from tasks.cluster import find_cluster
+from tasks.core.augment import mix_rows
+from tasks.core.blend import choose_shares, mix
+from tasks.core.encoder import Encoder
+from tasks.core.metrics import mean_loss, measure
+from tasks.core.models import NetworkSpec, build
+from tasks.core.rows import Rows
+from tasks.core.training import Epoch, Schedule, predict
+from tasks.core.trees import Grown, Trees, grow_boosting, grow_forest, tree_columns
+from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
-from tasks.fit import build_teacher, fit, teacher_spec
-from tasks.networks import load_arrays, save_arrays, save_network
-from tasks.params import Network, Train
+from tasks.fit import Fitted, Job, load_best, teacher_spec
+from tasks.params import Compute, Network, Train
+from tasks.supervise import fit_network
+from tasks.teacher import Member, save_teacher
 
 log = logging.getLogger("tasks.train")
 
 LOGS = Path("logs")  # TensorBoard's; outside DVC, since event files carry the time of day
 
 
+@dataclass(frozen=True)
+class Model:
+    """What can be part of the teacher; `held_out` is what it says of training rows that it did not learn from, if it knows."""
+
+    name: str
+    what: str
+    score: Callable[[Rows], NDArray[Any]]
+    held_out: NDArray[Any] | None = None
+
+
 def train_model(
-    seed: int, network: Network, train: Train, *, features: Path, hparams: Path, teacher: Path, history: Path, training: Path
+    seed: int,
+    network: Network,
+    train: Train,
+    compute: Compute,
+    *,
+    features: Path,
+    hparams: Path,
+    teacher: Path,
+    history: Path,
+    training: Path,
 ) -> None:
-    """`teacher` holds the network with the weights of its best epoch, `history` a line for each epoch."""
-    chosen = Hyperparameters(**json.loads(hparams.read_text()))
+    """`teacher` holds what the blend says of every part and of made-up rows, and its best network; `history` a line per epoch."""
     encoder = load_encoder(features)
-    spec, task = teacher_spec(encoder, network, chosen), encoder.target.task
+    target = encoder.target
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
+    weights = weigh_classes(train.class_weights, target, rows.target)
 
-    keras.utils.set_random_seed(seed)
-    model = build_teacher(spec, network.backbone)
-    schedule = Schedule(train.epochs, train.batch, chosen.learning_rate, chosen.weight_decay, seed, train.patience)
-    run = Training(model, task, schedule, len(rows))
-    epochs = resume(run, folder)
-    log.info("%s parameters, %s members", f"{model.count_params():,}", spec.members)
+    fitted: list[tuple[NetworkSpec, Fitted]] = []
+    models: list[Model] = []
+    for place, one in enumerate(load_best(hparams), start=1):
+        spec = teacher_spec(encoder, network, one)
+        rates = (one.number("learning_rate"), one.number("weight_decay"))
+        schedule = Schedule(train.epochs, train.batch, *rates, seed + place - 1, train.patience, weights)
+        job = Job(f"network {place}, {one.family}", spec, target.task, schedule, features, network.backbone)
+        fitted.append((spec, fit_network(job, folder / str(place), find_cluster(compute), compute.restarts)))
+        models.append(_as_model(job.name, *fitted[-1], encoder))
+    if train.trees is not None:
+        models += grow(Trees(**train.trees.model_dump()), encoder, rows, validation, weights, seed)
 
-    def done(epoch: Epoch) -> None:
-        epochs.append(epoch)
-        checkpoint(run, epochs, folder)
-        losses = f"train loss {epoch.train_loss:.5f}, validation loss {epoch.validation_loss:.5f}"
-        log.info("epoch %s of %s: %s, %s rows/s", epoch.number, train.epochs, losses, f"{epoch.rows_per_second:,.0f}")
+    said = [np.asarray(model.score(validation), np.float64) for model in models]
+    losses = [mean_loss(target.task, validation.target, one, weights) for one in said]
+    networks = losses[: len(fitted)]
+    best = int(np.argmin(networks))
+    shares = choose_shares(lambda one: mean_loss(target.task, validation.target, one, weights), said)
+    members = [Member(m.name, round(share, 4), loss, m.what) for m, share, loss in zip(models, shares, losses, strict=True)]
+    for member in sorted(members, key=lambda member: -member.share):
+        log.info("%s: %.0f%% of the teacher, validation loss %.5f", member.name, 100 * member.share, member.validation_loss)
 
-    fit(run, rows, validation, "train", done)
+    def say(one: Rows) -> NDArray[np.float32]:
+        return mix(shares, [model.score(one) if share else np.zeros(0) for model, share in zip(models, shares, strict=True)])
 
-    best = min(epochs, key=lambda epoch: epoch.validation_loss)
-    quality = measure(encoder.target, validation.target, predict(model, task, validation))
+    learned = [_held_out(model, rows) if share else np.zeros(0) for model, share in zip(models, shares, strict=True)]
+    opinion = mix(shares, learned)
+    count = 0 if encoder.images else round(train.made * len(rows))
+    made = mix_rows(rows, opinion, encoder.places, count, seed)
+    scores = {"train": opinion, "validation": mix(shares, said), "test": say(load_rows(features, "test")), "made": say(made)}
+    quality = measure(target, np.asarray(validation.target), scores["validation"])
+    log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))
+
     with stage.replacing(teacher) as aside:
-        save_network(aside, spec, model.get_weights())
+        ordered = sorted(members, key=lambda member: -member.share)
+        save_teacher(aside, ordered, scores, made, (fitted[best][0], fitted[best][1].weights))  # type: ignore[arg-type]
     with stage.replacing(history) as aside, aside.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["epoch", "train_loss", "validation_loss"])
-        table.writerows([epoch.number, f"{epoch.train_loss:.6f}", f"{epoch.validation_loss:.6f}"] for epoch in epochs)
+        table.writerow(["network", "epoch", "train_loss", "validation_loss"])
+        for place, (_, one_) in enumerate(fitted, start=1):
+            table.writerows([place, e.number, f"{e.train_loss:.6f}", f"{e.validation_loss:.6f}"] for e in one_.epochs)
     with stage.replacing(training) as aside:
-        summary = {"epochs": len(epochs), "best_epoch": best.number, "parameters": model.count_params()}
-        aside.write_text(json.dumps({**summary, "validation": quality}, indent=1))
-    write_events(epochs, LOGS / "train")
+        summary = {"members": {member.name: {"share": member.share, "loss": member.validation_loss} for member in ordered}}
+        aside.write_text(json.dumps({**summary, "made_rows": len(made), "validation": quality}, indent=1))
+    for place, (_, one_) in enumerate(fitted, start=1):
+        write_events(one_.epochs, LOGS / "train" / str(place))
 
 
-def resume(run: Training, folder: Path) -> list[Epoch]:
-    """The epochs that earlier processes finished; the run stands where the last of them left it."""
-    path = folder / "checkpoint.npz"
-    if not path.exists():
+def _as_model(name: str, spec: NetworkSpec, fitted: Fitted, encoder: Encoder) -> Model:
+    model = build(keras, spec)
+    model.set_weights(fitted.weights)
+    best = min(fitted.epochs, key=lambda epoch: epoch.validation_loss)
+    what = f"{model.count_params():,} parameters, best after epoch {best.number} of {len(fitted.epochs)}"
+    return Model(name, what, lambda rows: predict(model, encoder.target.task, rows))
+
+
+def grow(how: Trees, encoder: Encoder, rows: Rows, validation: Rows, class_weights: tuple[float, ...], seed: int) -> list[Model]:
+    """Boosting and a forest on the training rows, or on so many of them by chance; none for rows without a column that they see."""
+    target = encoder.target
+    places = np.sort(np.random.default_rng(seed).permutation(len(rows))[: how.rows])
+    some = rows.take(places) if len(places) < len(rows) else rows
+    columns, truth = tree_columns(some, encoder.sizes), np.asarray(some.target)
+    if not columns.shape[1]:
         return []
-    saved = load_arrays(path)
-    run.state = saved
-    epochs = [Epoch(**epoch) for epoch in json.loads(bytes(saved["epochs"]).decode())]
-    log.info("going on after epoch %s", run.done)
-    return epochs
+    each = np.asarray(class_weights)[truth.astype(int)] if class_weights else np.ones(len(truth))
+    watched = (tree_columns(validation, encoder.sizes), np.asarray(validation.target))
+    learned = (columns, truth, each)
+    models = []
+    kinds: dict[str, Callable[[], Grown]] = {
+        "boosting": lambda: grow_boosting(target, how, learned, watched, seed),
+        "forest": lambda: grow_forest(target, how, learned, seed),
+    }
+    for name, run in kinds.items():
+        started = time.monotonic()
+        log.info("%s: grows on %s rows of %s columns", name, f"{len(truth):,}", columns.shape[1])
+        grown = run()
+        log.info("%s: grown in %.0f s", name, time.monotonic() - started)
+        held = grown.held_out if len(places) == len(rows) else None
+        models.append(Model(name, f"trees on {len(truth):,} rows", _of_rows(grown, encoder), held))
+    return models
 
 
-def checkpoint(run: Training, epochs: list[Epoch], folder: Path) -> None:
-    """All that a fresh process needs to go on, in one file that is either the last or this."""
-    record = np.frombuffer(json.dumps([epoch.to_json() for epoch in epochs]).encode(), np.uint8)
-    with stage.replacing(folder / "checkpoint.npz") as aside:
-        save_arrays(aside, {**run.state, "epochs": record})
+def _of_rows(grown: Grown, encoder: Encoder) -> Callable[[Rows], NDArray[Any]]:
+    return lambda rows: grown.score(tree_columns(rows, encoder.sizes))
+
+
+def _held_out(model: Model, rows: Rows) -> NDArray[Any]:
+    """What the model says of the training rows, as far as possible without having seen the row."""
+    if model.held_out is None:
+        return model.score(rows)
+    drawn = ~np.isfinite(model.held_out)  # rows that every tree has seen
+    return np.where(drawn, model.score(rows), model.held_out) if drawn.any() else model.held_out
 
 
 def write_events(epochs: list[Epoch], folder: Path) -> None:

@@ -41,25 +41,30 @@ preprocess:
 network: {members: 2, bins: 2, embedding: 2, images: {channels: [4, 8], shift: 1, flip: true}}
 tune:
   oracle: random
-  trials: 1
-  minutes: 1
+  budget: {trials: 1, minutes: 1, money: null, price_per_hour: null}
+  parallel: 1
+  ahead: 1
+  stop_after: null
+  keep: 1
   rows: 200
   epochs: 1
   batch: 16
-  space:
-    learning_rate: {low: 0.001, high: 0.1, default: 0.01}
-    weight_decay: {low: 0.001, high: 0.1, default: 0.01}
-    dropout: {low: 0.01, high: 0.5, default: 0.1}
-    embedding_dropout: {low: 0.01, high: 0.5, default: 0.1}
-  width: [8]
-  layers: [1]
-train: {epochs: 8, batch: 16, patience: 8}
+  families:
+    mlp:
+      learning_rate: {low: 0.001, high: 0.1, default: 0.01}
+      weight_decay: {low: 0.001, high: 0.1, default: 0.01}
+      dropout: {low: 0.01, high: 0.5, default: 0.1}
+      embedding_dropout: {low: 0.01, high: 0.5, default: 0.1}
+      width: {choices: [8], default: 8}
+      layers: {choices: [1], default: 1}
+train: {epochs: 8, batch: 16, patience: 8, class_weights: none, trees: null, made: 0.0}
+compute: {workers: 1, hosts: [], restarts: 0}
 distill:
   {epochs: 8, batch: 16, learning_rate: 0.01, weight_decay: 0.003, hidden: [8], bins: 2, embedding: 2, teacher_weight: 0.5,
    images: {channels: [4, 8], shift: 1, flip: true}}
 compress: {sparsity: 0.5, epochs: 1, batch: 16, learning_rate: 0.0005, calibration_rows: 50}
 evaluate:
-  {resamples: 20, confidence: 0.95, baseline_rows: 1000,
+  {resamples: 20, confidence: 0.95, baseline_rows: 1000, costs: null, interval: null, importance: {rows: 100, repeats: 2},
    gate: {at_least: {auc: 0.95}, at_most: {}, near_teacher: {}, near_best: 100, max_bytes: 100000, max_microseconds: 5000,
           beats: [constant]}}
 export: {golden_rows: 4}

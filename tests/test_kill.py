@@ -47,7 +47,8 @@ def kill_stage_after(workspace: Workspace, module: str, line: str, *flags: str) 
 
 
 def test_killed_tune_goes_on_after_its_finished_trials(workspace: Workspace) -> None:
-    said = kill_stage_after(workspace, "tasks.tune", "trial 1 of 3: validation", "--set", "tune.trials=3")
+    flags = ["--set", "tune.budget.trials=3", "--set", "tune.parallel=1"]
+    said = kill_stage_after(workspace, "tasks.tune", "trial 1 of 3: validation", *flags)
     assert "tune was killed" in said
     assert "Traceback" not in said
     assert not (workspace.path / "models/hparams.json").exists()

@@ -35,7 +35,9 @@ def test_params_of_the_repository_load() -> None:
     params = Params.load(ROOT / "params.yaml")
     assert params.name == "flights"
     assert set(params.sources) == {"flights", "weather", "planes"}
-    assert params.tune.space.dropout.low < params.tune.space.dropout.default
+    assert params.tune.families["mlp"]["dropout"].bounds == (0.1, 0.5)
+    assert params.tune.families["mlp"]["width"].choices == (96, 128, 160)
+    assert params.tune.budget.seconds == 600
     assert str(params.preprocess.split.test_from) == "2013-10-01"
     assert params.validate_.rules[0].not_null
 
@@ -56,10 +58,17 @@ def test_params_of_the_repository_load() -> None:
         ("column: time, not_null: true", "column: time, not_null: 1", ["validate.rules.0.not_null: found 1"]),
         ("seed: 2013", "seed: -1", ["seed: found -1", "greater than or equal to 0"]),
         ("  patience: 2", "  patience: 0", ["train.patience: found 0", "greater than or equal to 1"]),
+        ("  workers: 1", "  workers: 3", ["train.batch 2048 has no equal shares for compute.workers 3"]),
+        ("  workers: 1", "  workers: 0", ["compute.workers: found 0", "greater than or equal to 1"]),
+        ("hosts: []", 'hosts: ["a:7000", "b:7000"]', ["compute: workers is 1, but hosts name 2"]),
+        ("hosts: []", "hosts: [a]", ["compute.hosts.0: found 'a'", "match pattern"]),
         ("sparsity: 0.5", "sparsity: 1.0", ["compress.sparsity: found 1.0", "less than 1"]),
         ("at_least: {auc: 0.683}", "at_least: {rmse: 68.3}", ["evaluate.gate names ['rmse']", "task binary is measured by"]),
         ("at_least: {auc: 0.683}", "at_least: {auc: .nan}", ["evaluate.gate.at_least.auc", "finite number"]),
-        ("minutes: 10", "minutes: .inf", ["tune.minutes", "finite number"]),
+        ("minutes: 10", "minutes: .inf", ["tune.budget.minutes", "finite number"]),
+        ("money: null", "money: 3", ["tune.budget", "money needs price_per_hour"]),
+        ("parallel: auto", "parallel: 3", ["tune", "3 trials at once need tune.ahead of at least 3, found 2"]),
+        ("parallel: auto", "parallel: many", ["tune.parallel"]),
         ("oracle: bayesian", "oracle: grid", ["tune.oracle: found 'grid'", "'bayesian' or 'random'"]),
         ("name: flights", "name: my flights", ["name: found 'my flights'", "pattern"]),
         ("  patience: 2", "  patience: 2\n  patience: 3", ["duplicate key", "patience", "params.yaml:1"]),
@@ -69,13 +78,29 @@ def test_params_of_the_repository_load() -> None:
         ("{column: time, not_null: true}", "{column: time}", ["validate.rules.0", "demands nothing"]),
         ("min: 1, max: 12000", "min: 12000, max: 1", ["validate.rules.2", "min 12000 is above max 1"]),
         ("min: 1, max: 12000", "mim: 1, max: 12000", ["validate.rules.2.mim: unknown key", "did you mean 'min'?"]),
-        ("high: 0.008, default: 0.003", "high: 0.008, default: 0.9", ["tune.space.learning_rate", "low < high"]),
+        ("high: 0.008, default: 0.003", "high: 0.008, default: 0.9", ["tune.families.mlp.learning_rate", "low < high"]),
+        ("      learning_rate: {low", "      learning_rates: {low", ["tune", "families.mlp: ['learning_rate'] missing"]),
+        ("{low: 0.001, high: 0.008,", "{low: 0.001, hihg: 0.008,", ["learning_rate.hihg: unknown key", "did you mean 'high'?"]),
+        ("{low: 0.001, high: 0.008,", "{low: 0.001,", ["tune.families.mlp.learning_rate", "give low, high and default"]),
+        ("high: 0.5, default: 0.3", "high: 1.5, default: 0.3", ["families.mlp.dropout: found high 1.5", "below 1"]),
+        ("choices: [96, 128, 160]", "choices: [96, 160]", ["tune.families.mlp.width", "default among choices", "128"]),
+        ("choices: [96, 128, 160]", "choices: [96, 128.0, 160]", ["tune.families.mlp.width", "choices of one type"]),
+        ("choices: [96, 128, 160]", "choices: [96, 128, 96]", ["tune.families.mlp.width", "more than once"]),
         ("flights: {kind: package,", "flights: {kind: pakage,", ["sources.flights", "'package'", "'file'"]),
         ("flights: {kind: package,", "flights: {kind: package, colour: red,", ["sources.flights.colour: unknown key"]),
         ("flights: {kind: package,", "flights: {kind: package, misssing: [NA],", ["did you mean 'missing'?"]),
         ("flights: {kind: package,", "2flights: {kind: package,", ["sources.2flights"]),
         ("  golden_rows: 16", "  {}", ["export.golden_rows: missing"]),
         ('test_from: "2013-10-01"', "test_from: soon", ["preprocess.split.test_from"]),
+        ("class_weights: none", "class_weights: balancd", ["train.class_weights: found 'balancd'", "'none' or 'balanced'"]),
+        ("class_weights: none", "class_weights: {0: 1, 1: -3}", ["train.class_weights.1: found -3", "greater than 0"]),
+        ("class_weights: none", "class_weights: {1: 3}", ["train.class_weights names ['1']", "each of ['0', '1']"]),
+        ("false_negative: 3", "false_negative: -3", ["evaluate.costs.false_negative: found -3"]),
+        ("false_negative: 3", "false_negativ: 3", ["evaluate.costs.false_negativ: unknown key; did you mean 'false_negative'?"]),
+        ("costs: {false_positive: 1, false_negative: 3}", "costs: {0: {1: 2}}", ["evaluate.costs of two classes takes"]),
+        ("costs: {false_positive: 1, false_negative: 3}", "costs: 5", ["evaluate.costs: found 5"]),
+        ("  interval: null", "  interval: [0.1, 0.9]", ["evaluate.interval [0.1, 0.9]", "of a regression"]),
+        ("rows: 10000, repeats: 5", "rows: 10, repeats: 5", ["evaluate.importance.rows: found 10"]),
         ("seed: 2013", "seed: [2013", ["not YAML"]),
         ("seed: 2013", "\tseed: 2013", ["params.yaml:5: not YAML"]),
     ],
@@ -96,6 +121,25 @@ def test_fault_is_said_in_one_line_that_names_the_key(old: str, new: str, words:
 )
 def test_misspelt_key_is_said_with_the_right_one(old: str, new: str, words: str) -> None:
     assert words in refusal(replaced(old, new))
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "words"),
+    [
+        ("regression", "evaluate.costs={false_positive: 1, false_negative: 3}", "a regression has no classes"),
+        ("regression", "train.class_weights=balanced", "a regression has no classes"),
+        ("regression", "evaluate.interval=[0.9, 0.1]", "expected [low, high], 0 < low < high < 1"),
+        ("multiclass", "evaluate.costs={false_positive: 1, false_negative: 3}", "of task multiclass takes truth: {decision: cost}"),
+        ("multiclass", "evaluate.costs={a: {z: 3}}", "evaluate.costs names ['z']"),
+        ("multiclass", "train.class_weights={a: 1, b: 2}", "expected a weight for each of ['a', 'b', 'c']"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused(task: str, setting: str, words: str) -> None:
+    classes = {"regression": "[]", "multiclass": "[a, b, c]"}[task]
+    metrics = [f"evaluate.gate.{key}={{}}" for key in ("at_least", "at_most", "near_teacher")]
+    fits = with_values(TEXT, [f"table.task={task}", f"table.classes={classes}", "evaluate.costs=null", *metrics])
+    Params.parse(fits, "params.yaml")
+    assert words in refusal(with_values(fits, [setting]))
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
@@ -234,8 +278,8 @@ def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> 
         ("name=delays", "name: delays          # what the released model is called: /v1/models/flights:predict"),
         ("train.patience = 3 ", "  patience: 3          # epochs without a better validation loss before it stops"),
         ("preprocess.split.test_from=2013-11-01", "  split: {by: time, test_from: 2013-11-01, validation_every_days: 10}"),
-        ("tune.space.dropout.low=0.2", "    dropout: {low: 0.2, high: 0.5, default: 0.3}"),
-        ("tune.space.dropout={low: 0.2, high: 0.4, default: 0.3}", "    dropout: {low: 0.2, high: 0.4, default: 0.3}"),
+        ("tune.families.mlp.dropout.low=0.2", "      dropout: {low: 0.2, high: 0.5, default: 0.3}"),
+        ("tune.families.mlp.dropout={low: 0.2, high: 0.4, default: 0.3}", "      dropout: {low: 0.2, high: 0.4, default: 0.3}"),
         ("distill.hidden=[16]", "  hidden: [16]"),
     ],
 )
@@ -283,8 +327,8 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("epochs=3", "params.yaml has no key 'epochs'"),
         ("network.members.x=3", "params.yaml has no key 'network.members.x'"),
         ("=3", "params.yaml has no key ''"),
-        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience']"),
-        ("tune.space=3", "tune.space is a section"),
+        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights']"),
+        ("tune.families=3", "tune.families is a section"),
         ("train.epochs", "expected KEY=VALUE, for example train.epochs=5"),
         ("", "expected KEY=VALUE"),
         ("train.epochs=[1", "not YAML"),

@@ -1,5 +1,6 @@
 """The whole length on real flights, by the commands that users type."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,7 @@ def test_first_run_completes_every_stage_and_releases(trained: Workspace) -> Non
         "encoder.json", "model.tflite", "schema.pbtxt", "reference.pb", "golden.json", "model_card.md", "lineage.json",
         "saved_model/saved_model.pb",
     }  # fmt: skip
+    assert "background.json" in files
     assert all(content_hash(release / path) == mark["sha256"] for path, mark in manifest["files"].items())
     lineage = json.loads((release / "lineage.json").read_text())
     assert lineage["snapshot"]["rows"] > 30_000
@@ -47,6 +49,17 @@ def test_report_compares_candidates_with_baselines(trained: Workspace) -> None:
     for found in report["candidates"].values():
         assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
         assert found["auc"]["value"] > 0.6
+    chosen = json.loads((trained.path / "models/verdict.json").read_text())
+    for found in report["candidates"].values():
+        assert found["decision"]["cost"] < min(report["references"]["costs"].values())  # than always yes, and always no
+        if "uncalibrated" in found:
+            assert found["log_loss"]["value"] < found["uncalibrated"]["log_loss"] + 0.01
+    assert (chosen["target"]["calibration"] is not None) == ("uncalibrated" in report["candidates"][chosen["chosen"]])
+    with (trained.path / "reports/importance.csv").open() as file:
+        weighty = {line["column"]: float(line["importance"]) for line in csv.DictReader(file)}
+    assert len(weighty) == 27
+    assert next(iter(weighty)) == "departure_minute"
+    assert weighty["departure_minute"] > 0.01
     distilled = json.loads((trained.path / "reports/distillation.json").read_text())["validation"]
     assert set(distilled) == {"teacher", "student", "student alone"}
     zeros = json.loads((trained.path / "reports/compression.json").read_text())["zeros_in_dense_kernels"]

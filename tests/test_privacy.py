@@ -55,7 +55,7 @@ def params(source: Path, privacy: dict[str, Any]) -> str:
     }
     document["validate"]["rules"] = [{"column": "churned", "not_null": True}]
     document["preprocess"] |= {"split": {**document["preprocess"]["split"], "test_from": "2020-11-01"}, "min_count": 5}
-    document["tune"] |= {"trials": 1, "batch": 128}
+    document["tune"] |= {"budget": {**document["tune"]["budget"], "trials": 1}, "batch": 128}
     for section in ("train", "distill", "compress"):
         document[section]["batch"] = 128
     document["evaluate"]["gate"] |= {"at_least": {}, "at_most": {}, "near_teacher": {}}

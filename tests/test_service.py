@@ -21,6 +21,7 @@ from tests.conftest import Workspace, free_port
 
 pytestmark = pytest.mark.slow
 PATH = "/v1/models/flights:predict"
+EXPLAIN = "/v1/models/flights:explain"
 
 
 @contextmanager
@@ -84,6 +85,50 @@ def test_golden_rows_are_answered_as_recorded(port: int, golden: dict[str, Any])
     status, answer = post(port, json.dumps({"instances": golden["instances"]}).encode())
     assert status == 200
     assert answer["predictions"] == pytest.approx(golden["predictions"], abs=1e-3)
+
+
+def test_decisions_stand_beside_the_predictions_and_follow_the_threshold(
+    port: int, trained: Workspace, golden: dict[str, Any]
+) -> None:
+    target = json.loads((trained.path / "models/release/encoder.json").read_text())["target"]
+    _, answer = post(port, json.dumps({"instances": golden["instances"]}).encode())
+    assert answer["decisions"] == [int(score >= target["decision"]["threshold"]) for score in answer["predictions"]]
+
+
+def test_explanation_adds_up_to_the_prediction(port: int, golden: dict[str, Any]) -> None:
+    body = json.dumps({"instances": golden["instances"][:2]}).encode()
+    status, answer = post(port, body, EXPLAIN)
+    assert status == 200
+    told = post(port, body)[1]["predictions"]
+    for one, prediction in zip(answer["explanations"], told, strict=True):
+        assert one["class"] == 1
+        assert one["answer"] == pytest.approx(prediction, abs=1e-6)
+        assert one["base"] + sum(one["contributions"].values()) == pytest.approx(one["answer"], abs=1e-9)
+        assert {"carrier", "departure_minute", "temp"} <= set(one["contributions"])
+    assert post(port, body, EXPLAIN)[1] == answer
+    assert 0.1 < answer["explanations"][0]["base"] < 0.5  # near the share of late flights
+
+
+def test_explanation_of_a_wrong_row_or_of_too_many_is_refused(port: int, golden: dict[str, Any]) -> None:
+    assert post(port, row(golden, distance="far"), EXPLAIN)[0] == 422
+    status, answer = post(port, json.dumps({"instances": golden["instances"][:1] * 17}).encode(), EXPLAIN)
+    assert status == 422
+    assert answer["detail"].startswith("17 rows to explain; at most 16")
+    assert post(port, b"{", EXPLAIN)[0] == 400
+
+
+def test_api_document_describes_decisions_and_explanations(port: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5) as found:
+        document = json.loads(found.read())
+    assert EXPLAIN in document["paths"]
+    schemas = document["components"]["schemas"]
+    assert schemas["Response"]["properties"]["decisions"]["items"]["enum"] == [0, 1]
+    assert set(schemas["Explanations"]["properties"]["explanations"]["items"]["required"]) == {
+        "base",
+        "answer",
+        "contributions",
+        "class",
+    }
 
 
 def test_unknown_carrier_and_missing_weather_are_answered(port: int, golden: dict[str, Any]) -> None:
@@ -205,6 +250,9 @@ def test_person_makes_a_prediction_on_the_page(page: Page, golden: dict[str, Any
     page.get_by_role("button", name="Predict").click()
     page.wait_for_selector(".score")
     assert page.text_content(".score") == f"{100 * golden['predictions'][0]:.1f}%"
+    assert (page.text_content(".decision") or "").startswith("to act on")
+    page.wait_for_selector(".why td >> text=on the mean")
+    assert page.locator(".why tr").count() == 10  # the base, the eight foremost columns, and all others
     page.fill("input[name=distance]", "far")
     page.get_by_role("button", name="Predict").click()
     page.wait_for_selector(".problem")

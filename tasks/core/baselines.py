@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from tasks.core.encoder import Sizes
 from tasks.core.rows import Rows
 from tasks.core.target import Target
+from tasks.core.trees import dense_columns, tree_columns
 
-CELLS = 10  # lines and columns of the grid that an image is to the baselines
 MOST_CATEGORIES = 254  # HistGradientBoosting takes 255 of a column, one is ours for the rest
 
 
@@ -34,13 +34,11 @@ def score_linear(target: Target, train: Rows, test: Rows, sizes: Sizes) -> NDArr
 
 def score_gradient_boosting(target: Target, train: Rows, test: Rows, sizes: Sizes, seed: int) -> NDArray[np.float64]:
     """HistGradientBoosting as scikit-learn sets it, told which columns are categories; words of texts it does not see."""
-    fitted, asked = _dense(train), _dense(test)
-    categorical = [False] * fitted.shape[1] + [size <= MOST_CATEGORIES + 1 for size in sizes.categories]
+    fitted, asked = tree_columns(train, sizes), tree_columns(test, sizes)
+    categories = [size <= MOST_CATEGORIES + 1 for size in sizes.categories]
     kind = HistGradientBoostingRegressor if target.task == "regression" else HistGradientBoostingClassifier
-    model = kind(categorical_features=categorical, random_state=seed)
-    width = len(sizes.categories)
-    model.fit(np.hstack([fitted, train.cat[:, :width]]), train.target)
-    asked = np.hstack([asked, test.cat[:, :width]])
+    model = kind(categorical_features=[False] * (fitted.shape[1] - len(categories)) + categories, random_state=seed)
+    model.fit(fitted, train.target)
     if target.task == "regression":
         return np.asarray(model.predict(asked), np.float64)
     return _probabilities(target, model.classes_, model.predict_proba(asked))
@@ -69,20 +67,4 @@ def _one_hot(rows: Rows, sizes: Sizes) -> sparse.csr_matrix:
     pointers = np.arange(count + 1) * width
     words = sparse.csr_matrix((ones, places.ravel(), pointers), (count, int(sum(spans))))
     words.sum_duplicates()
-    return sparse.hstack([sparse.csr_matrix(_dense(rows)), words]).tocsr()
-
-
-def _dense(rows: Rows) -> NDArray[np.float32]:
-    """The numbers, and of each image the mean, -1 to 1, of the cells of a grid of at most CELLS x CELLS over it."""
-    images = [_cells(array) for name, array in rows.inputs.items() if name.startswith("image")]
-    return np.hstack([np.asarray(rows.num), *images])
-
-
-def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[row, line * column * channel] of uint8 [row, height, width, channel]."""
-    for axis in (1, 2):
-        size = pixels.shape[axis]
-        starts = np.unique(np.linspace(0, size, min(size, CELLS), endpoint=False).astype(int))
-        counts = np.diff([*starts, size]).reshape([-1 if i == axis else 1 for i in range(4)])
-        pixels = np.add.reduceat(pixels, starts, axis=axis, dtype=np.float32) / counts
-    return np.asarray(pixels.reshape(len(pixels), -1) / 127.5 - 1.0, np.float32)
+    return sparse.hstack([sparse.csr_matrix(dense_columns(rows)), words]).tocsr()

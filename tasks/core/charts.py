@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 
@@ -12,6 +11,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from tasks.core.metrics import Interval
+
+MOST_COLUMNS = 30  # of a plot of them
 BLUE, ORANGE, GREY, GREEN, RED = "#2f7fb8", "#d9772b", "#8a97a3", "#3a8f5c", "#b3401f"
 plt.rcParams.update(
     {
@@ -23,25 +25,6 @@ plt.rcParams.update(
         "axes.axisbelow": True,
     }
 )
-
-
-def plot_trials(trials: Sequence[tuple[dict[str, Any], float]]) -> bytes:
-    """Validation loss in the order of the trials, with the best so far, and against each hyperparameter."""
-    names = list(trials[0][0])
-    losses = [loss for _, loss in trials]
-    best = min(range(len(losses)), key=losses.__getitem__)
-    figure, axes = plt.subplots(1, len(names) + 1, figsize=(2.5 * (len(names) + 1), 3.1), sharey=True, layout="constrained")
-    numbers = range(1, len(losses) + 1)
-    axes[0].step(numbers, [min(losses[:i]) for i in numbers], where="post", color=GREY, label="best so far")
-    axes[0].set(xlabel="trial", ylabel="validation loss", xticks=list(numbers) if len(losses) <= 12 else [])
-    axes[0].legend(frameon=False)
-    for axis, name in zip(axes[1:], names, strict=True):
-        axis.set_xlabel(name)
-    for i, axis in enumerate(axes):
-        places = list(numbers) if i == 0 else [values[names[i - 1]] for values, _ in trials]
-        axis.scatter(places, losses, color=BLUE, zorder=3)
-        axis.scatter(places[best], losses[best], color=ORANGE, s=70, zorder=4)
-    return _png(figure)
 
 
 @dataclass(frozen=True)
@@ -104,6 +87,18 @@ def plot_calibration(curves: Mapping[str, Sequence[tuple[float, float]]], said: 
         axis.plot(*zip(*curve, strict=True), marker="o", markersize=4, color=colour, label=name)
     axis.set(xlabel=said, ylabel=came, xlim=(low, high), ylim=(low, high), aspect="equal")
     axis.legend(frameon=False)
+    return _png(figure)
+
+
+def plot_importance(found: Mapping[str, Interval], *, metric: str, rows: int) -> bytes:
+    """How much the loss grows where each column is shuffled, with the lowest and highest of the repeats; the foremost columns."""
+    shown = dict(list(found.items())[:MOST_COLUMNS][::-1])
+    figure, axis = plt.subplots(figsize=(7, 1 + 0.26 * len(shown)), layout="constrained")
+    values = [one.value for one in shown.values()]
+    errors = [[one.value - one.low for one in shown.values()], [one.high - one.value for one in shown.values()]]
+    axis.barh(list(shown), values, xerr=errors, color=BLUE, ecolor=GREY)
+    axis.set(xlabel=f"growth of the {metric} where the column is shuffled, on {rows:,} test rows")
+    axis.grid(axis="y", visible=False)
     return _png(figure)
 
 

@@ -16,16 +16,23 @@ from tasks.core.tokens import split_words
 
 MISSING, OTHER = 0, 1  # the codes of a value that is not there, and of one that is rare or was never seen in training
 RESERVED = 2
+SMOOTH_CLIP = 3.0  # spreads
+FARTHEST = 1e6  # times that: all the same from there on, and its square is finite
 
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A number: `edges` are its distinct training quantiles, `flagged` says whether a missing value has its own input."""
+    """A number: `edges` are its distinct training quantiles, `flagged` says whether a missing value has its own input.
+
+    With a `spread` its magnitude is an input too, `spread` wide around `center`; without one (0) it is not.
+    """
 
     name: str
     required: bool
     flagged: bool
     edges: tuple[float, ...]
+    center: float = 0.0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,17 @@ class Words:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of an encoder a network's shape depends on: `texts` are slots and codes of each, codes include the reserved ones."""
+    """What of an encoder a network's shape depends on: `texts` are slots and codes of each, codes include the reserved ones.
+
+    Of the `flags`, all columns of `num` behind the positions, the last `magnitudes` repeat numbers on another scale.
+    """
 
     numbers: int
     flags: int
     categories: tuple[int, ...]
     texts: tuple[tuple[int, int], ...]
     images: tuple[tuple[int, int, int], ...] = ()  # height, width and channels of each
+    magnitudes: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,13 @@ class Encoder:
 
     @property
     def width(self) -> int:
-        """Columns of the `num` array: a position for each number and date, then flags and cycles."""
-        return len(self.scaled) + sum(column.flagged for column in self.scaled) + CYCLES * len(self.dates)
+        """Columns of the `num` array: a position for each number and date, then flags, cycles and magnitudes."""
+        return len(self.scaled) + sum(column.flagged for column in self.scaled) + CYCLES * len(self.dates) + len(self.spread)
+
+    @property
+    def spread(self) -> tuple[NumberColumn, ...]:
+        """The numbers whose magnitude is an input."""
+        return tuple(column for column in self.numbers if column.spread)
 
     @property
     def codes(self) -> int:
@@ -145,7 +161,28 @@ class Encoder:
             tuple(len(column.vocabulary) + RESERVED for column in self.categories),
             tuple((text.slots, len(text.vocabulary) + RESERVED) for text in self.texts),
             tuple((image.height, image.width, image.channels) for image in self.images),
+            len(self.spread),
         )
+
+    @property
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """For each raw column the columns of each array that are made of it alone."""
+        flag = len(self.scaled)
+        found: dict[str, dict[str, list[int]]] = {}
+        for i, column in enumerate(self.scaled):
+            found[column.name] = {"num": [i, flag] if column.flagged else [i]}
+            flag += column.flagged
+        for date in self.dates:
+            found[date.name]["num"] += range(flag, flag + CYCLES)
+            flag += CYCLES
+        for place, number in enumerate(self.spread, start=flag):
+            found[number.name]["num"].append(place)
+        found |= {category.name: {"cat": [j]} for j, category in enumerate(self.categories)}
+        slot = len(self.categories)
+        for text in self.texts:
+            found[text.name] = {"cat": list(range(slot, slot + text.slots))}
+            slot += text.slots
+        return found
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
         """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text, images base64."""
@@ -161,7 +198,7 @@ class Encoder:
         }
 
     def encode(self, columns: Mapping[str, NDArray[Any] | Words]) -> dict[str, NDArray[Any]]:
-        """`num`: float32 [row, width], positions in [-1, 1]; `cat`: int32 [row, codes]; `image0`, ...: the images as they are.
+        """`num`: float32 [row, width], all in [-1, 1]; `cat`: int32 [row, codes]; `image0`, ...: the images as they are.
 
         Numbers are floats and dates seconds since 1970, NaN where missing; categories and texts are Words; images are uint8
         [row, height, width, channels].
@@ -179,6 +216,9 @@ class Encoder:
         for date, holidays in zip(self.dates, self._holidays, strict=True):
             num[:, flag : flag + CYCLES] = cycles(np.asarray(columns[date.name], np.float64), holidays)
             flag += CYCLES
+        for place, number in enumerate(self.spread, start=flag):
+            value = np.asarray(columns[number.name], np.float64)
+            num[:, place] = np.where(np.isnan(value), 0.0, magnitude(value, number.center, number.spread))
         cat = np.zeros((rows, self.codes), np.int32)
         for j, (category, codes) in enumerate(zip(self.categories, self._category_codes, strict=True)):
             words = columns[category.name]
@@ -255,6 +295,25 @@ def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     return placed
 
 
+def magnitude(value: NDArray[np.float64], center: float, spread: float) -> NDArray[np.float64]:
+    """How far each value is from the centre, in spreads, clipped smoothly to (-1, 1): robust scaling and smooth clipping.
+
+    After RealMLP (Holzmüller et al. 2024, arXiv 2407.04491), whose clip at 3 is 1 here, since int8 knows one scale for all inputs.
+    """
+    far = np.clip((value - center) / (SMOOTH_CLIP * spread), -FARTHEST, FARTHEST)
+    clipped: NDArray[np.float64] = far / np.sqrt(1.0 + far * far)
+    return clipped
+
+
+def fit_magnitude(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and distance of the quartiles, half the range where these are equal; a spread of 0 for a column of one value."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 0.0
+    low, center, high = np.quantile(known, [0.25, 0.5, 0.75])
+    return float(center), float(high - low) or float(known.max() - known.min()) / 2
+
+
 def fit_edges(values: NDArray[np.float64], quantiles: int) -> tuple[float, ...]:
     """The distinct quantiles of the finite values, `quantiles` + 1 at most; one edge where nothing is known."""
     known = values[np.isfinite(values)]
@@ -292,7 +351,10 @@ def fit_encoder(
     `missing` are the numbers and dates that some training row lacks.
     """
     return Encoder(
-        tuple(NumberColumn(name, name in required, name in missing, fit_edges(v, quantiles)) for name, v in numbers.items()),
+        tuple(
+            NumberColumn(name, name in required, name in missing, fit_edges(v, quantiles), *fit_magnitude(v))
+            for name, v in numbers.items()
+        ),
         tuple(DateColumn(name, name in required, name in missing, fit_edges(v, quantiles), holidays) for name, v in dates.items()),
         tuple(
             CategoryColumn(name, name in required, fit_vocabulary(counts, min_count=min_count, max_words=max_words))

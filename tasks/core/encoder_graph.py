@@ -9,7 +9,19 @@ from typing import Any
 import tensorflow as tf
 
 from tasks.core.calendar import DAY, PATTERN, YEAR
-from tasks.core.encoder import MISSING, OTHER, RESERVED, CategoryColumn, DateColumn, Encoder, NumberColumn, TextColumn, image_input
+from tasks.core.encoder import (
+    FARTHEST,
+    MISSING,
+    OTHER,
+    RESERVED,
+    SMOOTH_CLIP,
+    CategoryColumn,
+    DateColumn,
+    Encoder,
+    NumberColumn,
+    TextColumn,
+    image_input,
+)
 from tasks.core.images import from_text
 from tasks.core.tokens import SEPARATORS
 
@@ -70,6 +82,7 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
         num += [tf.cast(missing[c.name], tf.float32) for c in encoder.scaled if c.flagged]
         for column in encoder.dates:
             num += [tf.where(missing[column.name], 0.0, tf.cast(wave, tf.float32)) for wave in _cycles(values[column.name], column)]
+        num += [tf.where(missing[c.name], 0.0, tf.cast(_magnitude(values[c.name], c), tf.float32)) for c in encoder.spread]
         cat = [_look_up(table, columns[c.name]) for c, table in zip(encoder.categories, self.tables, strict=True)]
         parts = [tf.stack(cat, axis=1)] if cat else []
         parts += [_slots(columns[c.name], table, c) for c, table in zip(encoder.texts, self.words, strict=True)]
@@ -91,6 +104,12 @@ def _position(value: Any, column: NumberColumn | DateColumn) -> Any:
     start, end = tf.gather(edges, low), tf.gather(edges, low + 1)
     share = tf.clip_by_value((value - start) / (end - start), 0.0, 1.0)
     return (tf.cast(low, tf.float64) + share) / last * 2.0 - 1.0
+
+
+def _magnitude(value: Any, column: NumberColumn) -> Any:
+    """As `encoder.magnitude`, operation by operation."""
+    far = tf.clip_by_value((value - column.center) / (SMOOTH_CLIP * column.spread), -FARTHEST, FARTHEST)
+    return far / tf.sqrt(1.0 + far * far)
 
 
 def _seconds(text: Any) -> Any:

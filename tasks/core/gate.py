@@ -41,22 +41,30 @@ class Verdict:
     faults: dict[str, list[str]]
 
 
-def judge(candidates: Sequence[Measured], limits: Limits, *, teacher: str, loss: Metric, baselines: Mapping[str, float]) -> Verdict:
-    """The smallest candidate without a fault; among equally small ones the first. `baselines` gives their `loss`."""
-    large = next(candidate for candidate in candidates if candidate.name == teacher)
+def judge(
+    candidates: Sequence[Measured],
+    limits: Limits,
+    *,
+    teacher: Mapping[Metric, float],
+    loss: Metric,
+    baselines: Mapping[str, float],
+) -> Verdict:
+    """The smallest candidate without a fault; among equally small ones the first.
+
+    `teacher` is the quality of what is never served; `baselines` give their `loss`.
+    """
     best = min((one.quality[loss] for one in candidates if isfinite(one.quality[loss])), default=nan)
-    faults = {candidate.name: _faults(candidate, limits, large, best, loss, baselines) for candidate in candidates}
+    faults = {candidate.name: _faults(candidate, limits, teacher, best, loss, baselines) for candidate in candidates}
     passing = [candidate for candidate in candidates if not faults[candidate.name]]
     return Verdict(min(passing, key=lambda candidate: candidate.bytes).name if passing else None, faults)
 
 
 def _faults(
-    one: Measured, limits: Limits, teacher: Measured, best: float, loss: Metric, baselines: Mapping[str, float]
+    one: Measured, limits: Limits, teacher: Mapping[Metric, float], best: float, loss: Metric, baselines: Mapping[str, float]
 ) -> list[str]:
     quality = one.quality
     worse = {
-        metric: (quality[metric] - teacher.quality[metric]) * (1 if metric in LOWER_IS_BETTER else -1)
-        for metric in limits.near_teacher
+        metric: (quality[metric] - teacher[metric]) * (1 if metric in LOWER_IS_BETTER else -1) for metric in limits.near_teacher
     }
     lines = [
         *((quality[m] >= low, f"{WORDS[m]} {quality[m]:.4f}, at least {low:g} wanted") for m, low in limits.at_least.items()),

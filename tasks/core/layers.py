@@ -72,6 +72,16 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
             shape = {"start": self.start, "slots": self.slots, "words": self.words, "width": self.width}
             return {**super().get_config(), **shape}
 
+    class InputScale(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """Each input times a factor of its own, from 1 on: what tells nothing is learned away (RealMLP's scaling layer)."""
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones")
+            super().build(shape)
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
     class MemberScale(keras.layers.Layer):  # type: ignore[misc, name-defined]
         """Each member sees the input times its own vector of random signs, learned on from there."""
 
@@ -108,7 +118,7 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
                 return keras.ops.sum(x * self.kernel, axis=-1) + self.bias
             return keras.ops.einsum("bmi,mio->bmo", x, self.kernel) + self.bias
 
-    return {layer.__name__: layer for layer in (PiecewiseLinear, CategoryVectors, TextVector, MemberScale, MemberHead)}
+    return {layer.__name__: layer for layer in (PiecewiseLinear, CategoryVectors, TextVector, InputScale, MemberScale, MemberHead)}
 
 
 def _ops(keras: ModuleType) -> Any:

@@ -31,10 +31,13 @@ def log_loss(target: NDArray[Any], scores: NDArray[Any]) -> float:
     return float(np.mean(_losses(target, scores)))
 
 
-def mean_loss(task: Task, target: NDArray[Any], scores: NDArray[Any]) -> float:
-    """What training minimises, on the scale that it learns on: log loss, or the mean squared error of a regression."""
+def mean_loss(task: Task, target: NDArray[Any], scores: NDArray[Any], class_weights: Sequence[float] = ()) -> float:
+    """What training minimises, on the scale that it learns on: log loss, each class counting as its weight says where there are
+    weights, or the mean squared error of a regression."""
     if task == "regression":
         return float(np.mean((np.asarray(scores, np.float64) - target) ** 2))
+    if class_weights:
+        return float(np.mean(np.asarray(class_weights)[np.asarray(target, np.int64)] * _losses(target, scores)))
     return log_loss(target, scores)
 
 

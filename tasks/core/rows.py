@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -29,13 +30,26 @@ class Rows:
     def cat(self) -> NDArray[Any]:
         return self.inputs["cat"]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (*self.inputs.values(), self.target))
+
     def head(self, rows: int) -> "Rows":
         """The first rows; all, when there are fewer."""
         return Rows({name: array[:rows] for name, array in self.inputs.items()}, self.target[:rows])
 
+    def between(self, start: int, stop: int) -> "Rows":
+        """The rows from `start` up to `stop`, as they lie."""
+        return Rows({name: array[start:stop] for name, array in self.inputs.items()}, self.target[start:stop])
+
     def take(self, places: NDArray[Any]) -> "Rows":
         """The rows at these places, in this order."""
         return Rows({name: array[places] for name, array in self.inputs.items()}, self.target[places])
+
+    def joined(self, others: "Rows") -> "Rows":
+        """These rows and then the others, in memory."""
+        both = {name: np.concatenate([array, others.inputs[name]]) for name, array in self.inputs.items()}
+        return Rows(both, np.concatenate([self.target, others.target]))
 
     def taught(self, target: NDArray[Any]) -> "Rows":
         """The same rows with another target."""

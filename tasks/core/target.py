@@ -7,6 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.calibration import Calibration
+from tasks.core.decision import Decision
+from tasks.core.intervals import Intervals
+
 Task = Literal["binary", "multiclass", "regression"]
 Label = int | str | bool
 
@@ -22,13 +26,19 @@ def as_text(label: object) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """`classes` in the order of their codes, none for a regression, which learns (value - center) / scale."""
+    """`classes` in the order of their codes, none for a regression, which learns (value - center) / scale.
+
+    Of a released model's target also what evaluate fitted to its scores, where it helps or was asked for.
+    """
 
     task: Task
     name: str
     classes: tuple[Label, ...] = ()
     center: float = 0.0
     scale: float = 1.0
+    calibration: Calibration | None = None
+    decision: Decision | None = None
+    intervals: Intervals | None = None
 
     @property
     def outputs(self) -> int:
@@ -43,17 +53,30 @@ class Target:
         return encode_labels(values, self.classes).astype(np.float32)
 
     def decode(self, scores: NDArray[Any]) -> NDArray[np.float64]:
-        """Scores of the network as they are told: probabilities as they are, numbers off the scale."""
+        """Scores of the network as they are told: probabilities, calibrated where that helps, or numbers off the scale."""
         told = np.asarray(scores, np.float64)
-        return told * self.scale + self.center if self.task == "regression" else told
+        if self.task == "regression":
+            return told * self.scale + self.center
+        return told if self.calibration is None else self.calibration(told)
 
     def answer(self, scores: NDArray[Any]) -> list[Any]:
-        """One answer for each row of scores [row] or [row, class]: a number, or the probability of each class by its label."""
+        """One answer for each row of scores [row] or [row, class].
+
+        A probability, that of each class by its label, or a number; of a target with intervals its value, low and high.
+        """
         told = self.decode(scores)
+        if self.intervals is not None:
+            bounds = self.intervals(told)
+            return [{"value": v, "low": low, "high": high} for v, (low, high) in zip(told.tolist(), bounds.tolist(), strict=True)]
         if self.task != "multiclass":
             return [float(score) for score in told]
         labels = [as_text(label) for label in self.classes]
         return [dict(zip(labels, map(float, row), strict=True)) for row in told]
+
+    def decide(self, scores: NDArray[Any]) -> list[Label]:
+        """The class to act on for each row of scores, of a target with a decision."""
+        assert self.decision is not None
+        return [self.classes[code] for code in self.decision(self.decode(scores))]
 
     @property
     def meaning(self) -> str:
@@ -72,7 +95,17 @@ class Target:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Target":
         """The target that `to_json` described; TypeError or KeyError when the document is not one."""
-        return cls(**{**document, "classes": tuple(document["classes"])})
+        plain = _tuples(document)
+        parts: dict[str, type] = {"calibration": Calibration, "decision": Decision, "intervals": Intervals}
+        fitted = {key: kind(**plain[key]) for key, kind in parts.items() if plain.get(key) is not None}
+        return cls(**{**plain, **fitted})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, however deep."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return {key: _tuples(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def encode_labels(values: Sequence[Any] | NDArray[Any], classes: Sequence[Label]) -> NDArray[np.int64]:

@@ -6,12 +6,19 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tasks.core.errors import DataError, DivergedError
+from tasks.core import order
+from tasks.core.calibration import fit_calibration
+from tasks.core.errors import DataError, DivergedError, ParamsError
 from tasks.core.metrics import log_loss
 from tasks.core.models import NetworkSpec, build
+from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
+from tasks.core.target import Target
+from tasks.core.team import Team
 from tasks.core.training import Epoch, Schedule, Training, predict
+from tasks.core.weights import weigh_classes
 
 SPEC = NetworkSpec(
     numbers=2, flags=0, categories=(3,), texts=(), bins=2, embedding=2, hidden=(8,), members=2, dropout=0.2, embedding_dropout=0.2
@@ -57,8 +64,9 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
     assert epochs[0].train_loss > epochs[1].train_loss > epochs[2].train_loss
     assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
     assert undisturbed.finished
-    assert [done for done, _ in seen[: undisturbed.calls]] == sorted(done for done, _ in seen[: undisturbed.calls])
-    assert seen[-1][0] == seen[-1][1] <= len(TRAIN)
+    whole = [i for i, (done, of) in enumerate(seen) if done == of == len(TRAIN) // 32 * 32]
+    assert len(whole) == 3
+    assert seen[: whole[0] + 1] == sorted(seen[: whole[0] + 1])
 
     resumed = start(seed=99)  # other first weights and dropout: all of it must come from the state
     resumed.state = state
@@ -68,6 +76,37 @@ def test_training_learns_and_goes_on_from_its_state_bit_for_bit() -> None:
     assert [(epoch.train_loss, epoch.validation_loss, epoch.best) for epoch in rest] == losses
     assert_same(resumed.model.get_weights(), undisturbed.model.get_weights())
     assert_same(list(resumed.state.values()), list(undisturbed.state.values()))
+
+
+def test_same_seed_gives_the_same_bits_twice_whether_rows_are_held_or_read_by_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "WINDOW_BYTES", 400 * TRAIN.nbytes // len(TRAIN))  # three windows of 12 steps
+    monkeypatch.setattr(order, "BLOCK_BYTES", 7 * TRAIN.nbytes // len(TRAIN))
+    states, losses = [], []
+    for memory in (None, None, 0):
+        training = start()
+        epochs = list(training.epochs(TRAIN, VALIDATION, lambda done, of: None, memory))
+        losses.append([(epoch.train_loss, epoch.validation_loss) for epoch in epochs])
+        states.append(list(training.state.values()))
+    assert losses[0] == losses[1] == losses[2]
+    assert_same(states[0], states[1])
+    assert_same(states[0], states[2])
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_training_goes_on_from_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch, memory: int | None) -> None:
+    monkeypatch.setattr(order, "WINDOW_BYTES", 400 * TRAIN.nbytes // len(TRAIN))
+    undisturbed, states = start(), []
+
+    def watch(done: int, of: int) -> None:
+        states.append({name: array.copy() for name, array in undisturbed.state.items()})
+
+    wanted = list(undisturbed.epochs(TRAIN, VALIDATION, watch))
+    for state in (next(one for one in states if 12 < one["counters"][3] < 34), next(s for s in states if s["counters"][3] == 34)):
+        resumed = start(seed=99)
+        resumed.state = state
+        epochs = list(resumed.epochs(TRAIN, VALIDATION, lambda done, of: None, memory))
+        assert [epoch.train_loss for epoch in epochs] == [epoch.train_loss for epoch in wanted]
+        assert_same(resumed.model.get_weights(), undisturbed.model.get_weights())
 
 
 def test_training_stops_when_it_grows_worse_and_keeps_its_best_weights() -> None:
@@ -88,6 +127,27 @@ def test_loss_that_is_no_number_ends_the_training() -> None:
     training = start(dataclasses.replace(SCHEDULE, learning_rate=1e20))
     with pytest.raises(DivergedError, match=r"the loss became \S+ in epoch \d; lower the learning rate"):
         finish(training)
+
+
+def test_network_that_computes_in_half_the_width_learns_in_whole_weights() -> None:
+    keras.utils.set_random_seed(0)
+    with dtype_policy("mixed_bfloat16"):
+        network = build(keras, SPEC)
+    assert keras.config.dtype_policy().name == "float32"
+    assert {weight.dtype for weight in network.get_weights()} == {np.dtype(np.float32)}
+    training = Training(network, "binary", SCHEDULE, len(TRAIN))
+    epochs = finish(training)
+    assert epochs[2].validation_loss < 0.9 * epochs[0].validation_loss
+
+
+def test_machine_without_a_gpu_computes_in_whole_numbers() -> None:
+    if not tf.config.list_physical_devices("GPU"):
+        assert fastest_policy() == "float32"
+
+
+def test_batch_without_equal_shares_is_refused() -> None:
+    with pytest.raises(ParamsError, match="a batch of 32 rows has no equal shares for 3 workers"):
+        Training(build(keras, SPEC), "binary", SCHEDULE, len(TRAIN), Team(3, 0, None))
 
 
 def test_too_few_rows_for_one_batch_are_refused() -> None:
@@ -135,3 +195,25 @@ def test_regression_learns_a_number() -> None:
     assert epochs[-1].validation_loss < 0.05
     assert epochs[-1].validation_loss < epochs[0].validation_loss / 2
     assert predict(network, "regression", taught).shape == (len(TRAIN),)
+
+
+def test_balanced_weights_find_the_rare_class_and_calibration_makes_its_probability_right_again() -> None:
+    random = np.random.default_rng(3)
+
+    def rare(count: int) -> Rows:
+        drawn = rows(count, int(random.integers(1 << 30)))
+        chance = 0.02 + 0.2 * (drawn.inputs["num"][:, 0] > 0)
+        return drawn.taught((random.uniform(size=count) < chance).astype(np.float32))
+
+    train, validation, test = rare(4000), rare(3000), rare(3000)
+    target = Target("binary", "rare", (0, 1))
+    weights = weigh_classes("balanced", target, train.target)
+    keras.utils.set_random_seed(0)
+    weighed = Training(build(keras, SPEC), "binary", dataclasses.replace(SCHEDULE, class_weights=weights), len(train))
+    list(weighed.epochs(train, validation, lambda done, of: None))
+    said = predict(weighed.model, "binary", test)
+    assert said.mean() > 0.35  # of 12 rows in a hundred
+    found = fit_calibration(validation.target, predict(weighed.model, "binary", validation), ordered=False, seed=0)
+    assert found is not None
+    assert found(said).mean() == pytest.approx(test.target.mean(), abs=0.02)
+    assert log_loss(test.target, found(said)) < log_loss(test.target, said) - 0.1

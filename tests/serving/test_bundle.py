@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from serving.bundle import BundleError, load_bundle
+from tasks.core.calibration import Calibration
+from tasks.core.decision import Decision
 from tasks.core.encoder import CategoryColumn, Encoder, NumberColumn
 from tasks.core.target import Target
 
@@ -29,6 +32,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+BACKGROUND = {"num": [[-1.0, 0.0], [1.0, 0.0]], "cat": [[2], [0]]}
 WANTED = [sigmoid(1 + 3), sigmoid(0), sigmoid(1 + 2), sigmoid(-1)]  # of the sum of positions, flags and codes
 
 
@@ -69,6 +73,7 @@ def folder(tmp_path: Path, model: bytes) -> Path:
     (tmp_path / "model.tflite").write_bytes(model)
     (tmp_path / "encoder.json").write_text(json.dumps(ENCODER.to_json()))
     (tmp_path / "model_card.md").write_text("# flights")
+    (tmp_path / "background.json").write_text(json.dumps(BACKGROUND))
     record(tmp_path, GOLDEN, WANTED)
     return tmp_path
 
@@ -157,6 +162,32 @@ def test_golden_answer_that_is_no_number_is_refused(folder: Path, row: int) -> N
     assert "it is not served" in refusal(folder)
 
 
+def test_explanation_adds_up_to_the_answer_and_names_every_column(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    for row, wanted in zip(GOLDEN, WANTED, strict=True):
+        label, found = bundle.explain(row)
+        assert label == 1
+        assert found.answer == pytest.approx(wanted, abs=1e-6)
+        assert set(found.contributions) == {"distance", "carrier"}
+        assert found.base + sum(found.contributions.values()) == pytest.approx(found.answer, abs=1e-9)
+    assert bundle.explain(GOLDEN[0]) == bundle.explain(GOLDEN[0])
+    far = bundle.explain({"distance": 10, "carrier": "UA"})[1].contributions
+    assert far["distance"] > 0
+    assert far["carrier"] > 0
+
+
+def test_calibrated_bundle_with_costs_answers_and_decides_by_what_its_target_says(folder: Path) -> None:
+    fitted = replace(ENCODER.target, calibration=Calibration(2.0, (-1.0,)), decision=Decision(((0.0, 1.0), (3.0, 0.0)), 0.9))
+    (folder / "encoder.json").write_text(json.dumps(replace(ENCODER, target=fitted).to_json()))
+    wanted = [sigmoid(2 * 4 - 1), sigmoid(-1), sigmoid(2 * 3 - 1), sigmoid(-2 - 1)]
+    record(folder, GOLDEN, wanted)
+    found = load_bundle(folder).respond(GOLDEN)
+    assert found["predictions"] == pytest.approx(wanted, abs=1e-4)
+    assert found["decisions"] == [1, 0, 1, 0]
+    record(folder, GOLDEN, WANTED)  # what an uncalibrated model would say
+    assert "it is not served" in refusal(folder)
+
+
 Damage = Callable[[Path], object]
 
 
@@ -166,6 +197,12 @@ Damage = Callable[[Path], object]
         pytest.param(lambda folder: record(folder, GOLDEN, WANTED[:-1]), id="a golden answer too few"),
         pytest.param(lambda folder: record(folder, [], []), id="no golden row"),
         pytest.param(lambda folder: (folder / "encoder.json").write_text("{}"), id="no encoder"),
+        pytest.param(lambda folder: (folder / "background.json").write_text('{"num": [], "cat": []}'), id="no background"),
+        pytest.param(
+            lambda folder: (folder / "background.json").write_text('{"num": [[0]], "cat": [[0]]}'), id="narrow background"
+        ),
+        pytest.param(lambda folder: (folder / "background.json").write_text('{"num": [[0, 0]]}'), id="half a background"),
+        pytest.param(lambda folder: (folder / "background.json").write_text('{"num": "x", "cat": 3}'), id="no numbers"),
     ],
 )
 def test_bundle_of_the_wrong_content_under_the_right_hashes_is_refused(folder: Path, damage: Damage) -> None:
