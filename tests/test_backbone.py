@@ -1,5 +1,6 @@
 """A teacher that starts from what another network saw."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tasks.core.errors import DataError
 from tasks.core.models import NetworkSpec, build
 from tasks.core.training import Schedule, Training
 from tasks.core.trunk import TrunkSpec
-from tasks.fit import build_teacher
+from tasks.fit import Job, build_teacher
 from tasks.networks import save_network
 from tasks.params import Backbone
 from tasks.stage import content_hash
@@ -72,3 +73,11 @@ def test_backbone_that_is_another_one_or_does_not_fit_is_refused(tmp_path: Path)
     (folder / "weights.npz").write_bytes(b"cut short")
     with pytest.raises(DataError, match="holds no whole network"):
         build_teacher(SPEC, backbone(folder))
+
+
+def test_job_of_a_worker_keeps_its_backbone(tmp_path: Path) -> None:
+    schedule = Schedule(1, 16, 0.01, 0.01, 1, 1)
+    for start in (None, Backbone(path="../other", sha256="0" * 64, frozen=True)):
+        job = Job("network 1", SPEC, "binary", schedule, tmp_path, start)
+        again = Job.from_json(json.loads(json.dumps(job.to_json())))
+        assert (again.spec, again.backbone, again.features) == (job.spec, start, tmp_path)
