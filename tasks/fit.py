@@ -22,11 +22,11 @@ from tasks.core.rows import Rows
 from tasks.core.target import Task
 from tasks.core.team import ALONE, Team
 from tasks.core.training import Epoch, Schedule, Training
-from tasks.core.trunk import TrunkSpec
+from tasks.core.trunk import TrunkSpec, adopt
 from tasks.features import load_rows
 from tasks.memory import free_memory
-from tasks.networks import load_arrays, save_arrays
-from tasks.params import Convolutions, Network
+from tasks.networks import load_arrays, load_network, save_arrays
+from tasks.params import Backbone, Convolutions, Network
 from tasks.progress import Meter
 
 log = logging.getLogger("tasks.fit")
@@ -47,15 +47,18 @@ class Job:
     task: Task
     schedule: Schedule
     features: Path
+    backbone: Backbone | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "features": str(self.features)}
+        backbone = self.backbone.model_dump() if self.backbone else None
+        return {**asdict(self), "features": str(self.features), "backbone": backbone}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Job":
         """The job that `to_json` described."""
         spec, schedule = NetworkSpec.from_json(document["spec"]), Schedule(**document["schedule"])
-        return cls(document["name"], spec, document["task"], schedule, Path(document["features"]))
+        backbone = Backbone(**document["backbone"]) if document["backbone"] else None
+        return cls(document["name"], spec, document["task"], schedule, Path(document["features"]), backbone)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def fit_job(job: Job, folder: Path, team: Team = ALONE, keeps: bool = True, watc
     rows, validation = load_rows(job.features, "train"), load_rows(job.features, "validation")
     keras.utils.set_random_seed(job.schedule.seed)
     with dtype_policy(fastest_policy()):
-        model = build(keras, job.spec)
+        model = build_teacher(job.spec, job.backbone)
     run = Training(model, job.task, job.schedule, len(rows), team)
     path = folder / CHECKPOINT
     epochs = _restore(run, team.of_chief(path.read_bytes() if team.index == 0 and path.exists() else b""))
@@ -174,6 +177,24 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
         scaling=family == "mlp",
     )
     return replace(spec, family=family, crosses=layers if family == "cross" else 0)
+
+
+def build_teacher(spec: NetworkSpec, backbone: Backbone | None) -> Any:
+    """An untrained network, but for the convolutions of a backbone; DataError when that is not what params.yaml says."""
+    model = build(keras, spec)
+    if backbone is None:
+        return model
+    where = f"network.backbone {backbone.path!r}"
+    if not Path(backbone.path).is_dir():
+        raise DataError(f"{where} is no folder; expected that of a network, such as models/teacher/network of another workspace")
+    if (found := stage.content_hash(Path(backbone.path))) != backbone.sha256:
+        raise DataError(f"{where} has sha256 {found}, params.yaml says {backbone.sha256}; if it is the right one, write that")
+    _, donor = load_network(keras, Path(backbone.path))
+    try:
+        adopt(model, donor, backbone.frozen)
+    except ValueError as error:
+        raise DataError(f"{where} does not fit network.images and preprocess.images: {error}") from error
+    return model
 
 
 def trunk_spec(images: Convolutions | None) -> TrunkSpec | None:

@@ -453,11 +453,27 @@ class Convolutions(Section):
     flip: bool
 
 
+class Backbone(Section):
+    """A network that saw other images, from which the teacher's convolutions start: a folder as the stages write it, such as
+    models/teacher/network of another workspace, and the hash of its content. Frozen ones stay as they are, the others learn on."""
+
+    path: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    frozen: bool
+
+
 class Network(Section):
     members: Annotated[int, Field(ge=1, le=256)]
     bins: Bins
     embedding: Width
     images: Convolutions | None = None
+    backbone: Backbone | None = None
+
+    @model_validator(mode="after")
+    def _backbone_is_of_convolutions(self) -> Self:
+        if self.backbone and not self.images:
+            raise ValueError("backbone needs images: the convolutions that start from it")
+        return self
 
 
 class Tune(Section):

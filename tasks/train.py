@@ -74,7 +74,7 @@ def train_model(
         spec = teacher_spec(encoder, network, one)
         rates = (one.number("learning_rate"), one.number("weight_decay"))
         schedule = Schedule(train.epochs, train.batch, *rates, seed + place - 1, train.patience, weights)
-        job = Job(f"network {place}, {one.family}", spec, target.task, schedule, features)
+        job = Job(f"network {place}, {one.family}", spec, target.task, schedule, features, network.backbone)
         fitted.append((spec, fit_network(job, folder / str(place), find_cluster(compute), compute.restarts)))
         models.append(_as_model(job.name, *fitted[-1], encoder))
     if train.trees is not None:

@@ -13,12 +13,11 @@ import tensorflow as tf
 
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DivergedError, TidemillError
-from tasks.core.models import build
 from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Schedule, Training
 from tasks.core.trials import Asked, Outcome
 from tasks.features import load_encoder, load_rows
-from tasks.fit import fit, teacher_spec
+from tasks.fit import build_teacher, fit, teacher_spec
 from tasks.params import Network, Tune
 from tasks.stage import RUN_PID, die_with
 from tasks.workers import ANSWER, Work
@@ -67,9 +66,9 @@ def run_trial(asked: Asked, seed: int, network: Network, tune: Tune, encoder: En
     try:
         spec = teacher_spec(encoder, network, asked.configuration)
         rates = (asked.configuration.number("learning_rate"), asked.configuration.number("weight_decay"))
-        run = Training(
-            build(keras, spec), encoder.target.task, Schedule(tune.epochs, tune.batch, *rates, seed, tune.epochs), len(rows)
-        )
+        model = build_teacher(spec, network.backbone)
+        schedule = Schedule(tune.epochs, tune.batch, *rates, seed, tune.epochs)
+        run = Training(model, encoder.target.task, schedule, len(rows))
         fit(run, rows, validation, f"trial {asked.number}", done)
     except _WorseError:
         return Outcome("stopped", tuple(losses))

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
-from serving.app import make_app
+from serving.app import render_page
 from serving.bundle import load_bundle
+from serving.openapi import describe
+from serving.request import RequestError, parse_rows
 from tests.conftest import ROOT, Workspace
 
 pytestmark = pytest.mark.slow
@@ -39,19 +40,31 @@ preprocess:
    holidays: null, images: {height: 8, width: 8, channels: 1}}
 network: {members: 2, bins: 2, embedding: 2, images: {channels: [4, 8], shift: 1, flip: true}}
 tune:
-  {oracle: random, budget: {trials: 1, minutes: 1, money: null, price_per_hour: null}, parallel: 1, ahead: 1, stop_after: null,
-   keep: 1, rows: 200, epochs: 1, batch: 16,
-   families: {mlp: {learning_rate: {low: 0.001, high: 0.1, default: 0.01}, weight_decay: {low: 0.001, high: 0.1, default: 0.01},
-                    dropout: {low: 0.01, high: 0.5, default: 0.1}, embedding_dropout: {low: 0.01, high: 0.5, default: 0.1},
-                    width: {choices: [8], default: 8}, layers: {choices: [1], default: 1}}}}
-train: {epochs: 8, batch: 16, patience: 8, class_weights: none, trees: null, made: 0}
-compute: {workers: 1, hosts: [], restarts: 1}
+  oracle: random
+  budget: {trials: 1, minutes: 1, money: null, price_per_hour: null}
+  parallel: 1
+  ahead: 1
+  stop_after: null
+  keep: 1
+  rows: 200
+  epochs: 1
+  batch: 16
+  families:
+    mlp:
+      learning_rate: {low: 0.001, high: 0.1, default: 0.01}
+      weight_decay: {low: 0.001, high: 0.1, default: 0.01}
+      dropout: {low: 0.01, high: 0.5, default: 0.1}
+      embedding_dropout: {low: 0.01, high: 0.5, default: 0.1}
+      width: {choices: [8], default: 8}
+      layers: {choices: [1], default: 1}
+train: {epochs: 8, batch: 16, patience: 8, class_weights: none, trees: null, made: 0.0}
+compute: {workers: 1, hosts: [], restarts: 0}
 distill:
   {epochs: 8, batch: 16, learning_rate: 0.01, weight_decay: 0.003, hidden: [8], bins: 2, embedding: 2, teacher_weight: 0.5,
    images: {channels: [4, 8], shift: 1, flip: true}}
 compress: {sparsity: 0.5, epochs: 1, batch: 16, learning_rate: 0.0005, calibration_rows: 50}
 evaluate:
-  {resamples: 20, confidence: 0.95, baseline_rows: 1000, costs: null, interval: null, importance: {rows: 100, repeats: 1},
+  {resamples: 20, confidence: 0.95, baseline_rows: 1000, costs: null, interval: null, importance: {rows: 100, repeats: 2},
    gate: {at_least: {auc: 0.95}, at_most: {}, near_teacher: {}, near_best: 100, max_bytes: 100000, max_microseconds: 5000,
           beats: [constant]}}
 export: {golden_rows: 4}
@@ -92,34 +105,34 @@ def row_of(file: Path) -> dict[str, Any]:
 
 def test_candidates_are_those_that_a_convolution_can_become(pictures: Workspace) -> None:
     report = json.loads((pictures.path / "reports/evaluation.json").read_text())
-    assert set(report["candidates"]) == {"student", "student int8 weights", "student int8", "student alone", "large"}
+    assert set(report["candidates"]) == {"student", "student int8 weights", "student int8", "student alone", "teacher"}
     assert report["candidates"]["student int8"]["auc"]["value"] > 0.95
     quarantine = json.loads((pictures.path / "reports/validation.json").read_text())
     assert quarantine["valid"] == ROWS - 1
 
 
 def test_service_answers_files_that_it_never_saw_and_tells_of_broken_ones(pictures: Workspace) -> None:
-    client = TestClient(make_app(load_bundle(pictures.path / "models/release"), max_body=100_000))
+    bundle = load_bundle(pictures.path / "models/release")
+
+    def ask(*rows: dict[str, Any]) -> list[Any]:
+        return bundle.predict(parse_rows(json.dumps({"instances": rows}).encode(), bundle.encoder))
+
     upright = io.BytesIO()
     pixels = np.zeros((40, 40, 3), np.uint8)
     pixels[:, 20:24] = 255
     Image.fromarray(pixels).save(upright, "PNG")
     fresh = {"photo": base64.b64encode(upright.getvalue()).decode(), "size": 3}
     known = [row_of(pictures.path / f"photos/{row:03d}.png") for row in (100, 101)]
-    answer = client.post("/v1/models/bars:predict", json={"instances": [fresh, *known]}).json()["predictions"]
+    answer = ask(fresh, *known)
     assert answer[0] > 0.5
     assert answer[1] < 0.5 < answer[2]
-    broken = client.post("/v1/models/bars:predict", json={"instances": [row_of(pictures.path / "photos/017.png")]})
-    assert broken.status_code == 422
-    assert broken.json()["errors"][0]["field"] == "instances[0].photo"
-    described = client.get("/openapi.json").json()["components"]["schemas"]["Row"]["properties"]["photo"]
+    with pytest.raises(RequestError) as refused:
+        ask(fresh, row_of(pictures.path / "photos/017.png"))
+    assert refused.value.faults[0][0] == "instances[1].photo"
+    described = describe(bundle)["components"]["schemas"]["Row"]["properties"]["photo"]
     assert "resized to 8 x 8 pixels of grey" in described["description"]
-
-
-def test_changed_image_file_is_new_data(pictures: Workspace) -> None:
-    again = pictures.train()
-    assert "ingest: Cached" in again.stdout
-    shutil.copy(pictures.path / "photos/018.png", pictures.path / "photos/017.png")
-    third = pictures.train()
-    assert "source 'photos' is new" in third.stdout, third.stdout + third.stderr
-    assert json.loads((pictures.path / "reports/validation.json").read_text())["valid"] == ROWS
+    page = render_page(bundle)
+    assert (
+        f'type="file" accept="image/png,image/jpeg,image/webp,image/gif,image/bmp" data-example="{bundle.golden[0]["photo"]}"'
+        in page
+    )

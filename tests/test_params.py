@@ -399,11 +399,10 @@ def test_changing_params_where_there_are_none_is_refused(tmp_path: Path) -> None
 
 
 def test_images_need_a_size_and_networks_that_see_them() -> None:
-    named = replaced("  texts: []\n", "  texts: []\n  images: [photo]\n")
+    named = replaced("  images: []  ", "  images: [photo]  ")
     said = refusal(named)
     assert "table.images names ['photo'], which need preprocess.images, network.images, distill.images" in said
-    trunk = "  images: {channels: [16, 32], shift: 2, flip: true}\n"
-    whole = named.replace("  holidays: null", "  images: {height: 32, width: 32, channels: 3}\n  holidays: null")
-    whole = whole.replace("network:\n", f"network:\n{trunk}").replace("distill:\n", f"distill:\n{trunk}")
+    pixels, trunk = "{height: 32, width: 32, channels: 3}", "{channels: [16, 32], shift: 2, flip: true}"
+    whole = with_values(named, [f"preprocess.images={pixels}", f"network.images={trunk}", f"distill.images={trunk}"])
     assert Params.parse(whole, "params.yaml").network.images is not None
     assert "channels" in refusal(whole.replace("width: 32, channels: 3", "width: 32, channels: 2"))

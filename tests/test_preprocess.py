@@ -1,5 +1,6 @@
 """Stage preprocess: parts, arrays and encoder of small tables in several shards, as they would be of one."""
 
+import io
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
+from PIL import Image
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tasks import preprocess as module
 from tasks.core.encoder import CategoryColumn
 from tasks.core.errors import DataError
 from tasks.features import load_encoder, load_rows
-from tasks.params import GroupSplit, Preprocess, RandomSplit, Split, Table, TimeSplit
+from tasks.params import GroupSplit, Pixels, Preprocess, RandomSplit, Split, Table, TimeSplit
 from tasks.preprocess import preprocess
 from tasks.shards import read_shards
 
@@ -196,3 +198,27 @@ def test_table_of_numbers_alone_has_no_codes(tmp_path: Path) -> None:
     features = run(tmp_path, rows(), table(numbers=("n",), categories=(), dates=(), texts=()), settings())
     assert load_rows(features, "train").cat.shape == (840, 0)
     assert json.loads((features / "encoder.json").read_text())["categories"] == []
+
+
+def test_images_are_decoded_into_arrays_of_their_own_rows(tmp_path: Path) -> None:
+    content = rows()
+    pixels = np.random.default_rng(1).integers(0, 256, (ROWS, 4, 6), np.uint8)
+    content = content.append_column("photo", pa.array([png(one) for one in pixels], pa.binary()))
+    how = settings(images=Pixels(height=4, width=6, channels=1))
+    features = run(tmp_path, content, table(images=("photo",)), how)
+    found = {part: load_rows(features, part) for part in ("train", "validation", "test")}
+    assert {part: one.inputs["image0"].shape for part, one in found.items()} == {
+        part: (len(one), 4, 6, 1) for part, one in found.items()
+    }
+    places = {one.tobytes(): row for row, one in enumerate(pixels)}
+    seen = {part: [places[one.tobytes()] for one in np.asarray(part_rows.inputs["image0"])] for part, part_rows in found.items()}
+    assert sorted(row for part in seen.values() for row in part) == list(range(ROWS))
+    targets = np.array(content.column("y"))
+    for part, part_rows in found.items():
+        np.testing.assert_array_equal(part_rows.target, targets[seen[part]])
+
+
+def png(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

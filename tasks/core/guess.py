@@ -90,7 +90,7 @@ def _useless(column: ColumnFacts) -> str:
     if column.present < max(5, column.rows // 1000):
         return f"a value in {column.present:,} of {column.rows:,} rows only"
     if column.text and column.text.pictures >= 0.9:
-        return "paths of pictures, which are not learned from"
+        return "paths of pictures; the README says how they become images to learn from"
     if column.text and column.text.nested >= 0.9:
         return "lists or objects in JSON; take out what matters in the query"
     return ""

@@ -47,7 +47,7 @@ def _short_name(name: str) -> str:
     return name.split(":")[0].rsplit("_", 1)[-1]
 
 
-SECONDS = 5.0  # that one measurement takes at most
+SECONDS = 2.0  # that one measurement takes at most
 
 
 def time_rows(network: Network, inputs: Mapping[str, NDArray[Any]], *, rows: int, calls: int) -> float:

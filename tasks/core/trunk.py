@@ -57,6 +57,22 @@ def _convolve(keras: ModuleType, x: Any, filters: int, name: str, stride: int = 
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 
+def adopt(model: Any, donor: Any, frozen: bool) -> None:
+    """The model's layers that see images have the donor's weights; frozen ones learn no more, nor do their averages move.
+
+    ValueError when the donor has other ones. Yosinski et al. 2014, arXiv 1411.1792, say which layers carry over.
+    """
+    own, theirs = ({layer.name: layer for layer in one.layers if layer.name.startswith("image")} for one in (model, donor))
+    shapes = [{name: [w.shape for w in layer.weights] for name, layer in one.items() if layer.weights} for one in (own, theirs)]
+    if shapes[0] != shapes[1]:
+        odd = sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
+        raise ValueError(f"its layers {odd} are others: {[tuple(one.get(name, ()) for one in shapes) for name in odd[:1]]}")
+    for name, layer in own.items():
+        if name in shapes[0] and layer.weights:
+            layer.set_weights(theirs[name].get_weights())
+            layer.trainable = not frozen
+
+
 @cache
 def augmentation(keras: ModuleType) -> Any:
     """The layer that changes images in training, as a class of the given Keras 3."""
