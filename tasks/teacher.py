@@ -1,4 +1,4 @@
-"""The teacher on disk: what it says of the rows of each part and of made-up ones, and the best of its networks.
+"""The teacher on disk: what it says of the rows of each part and of made-up ones; NETWORK in it is the best of its networks.
 
 Trees are not kept: they would be kept as pickles, which can run code, and nothing needs them once they have spoken.
 """
@@ -7,16 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.errors import DataError
-from tasks.core.models import NetworkSpec
 from tasks.core.rows import Rows
 from tasks.features import Part
-from tasks.networks import save_network
 
 Said = Part | Literal["made"]
 NETWORK, MEMBERS = "network", "members.json"
@@ -32,16 +30,9 @@ class Member:
     what: str
 
 
-def save_teacher(
-    folder: Path,
-    members: list[Member],
-    scores: Mapping[Said, NDArray[np.float32]],
-    made: Rows,
-    network: tuple[NetworkSpec, list[NDArray[Any]]],
-) -> None:
-    """`folder` holds all of the teacher; `scores` are of each part, and of the made rows."""
+def save_opinion(folder: Path, members: list[Member], scores: Mapping[Said, NDArray[np.float32]], made: Rows) -> None:
+    """`folder` holds all of the teacher but its network; `scores` are of each part, and of the made rows."""
     (folder / "made").mkdir(parents=True)
-    save_network(folder / NETWORK, *network)
     for name, array in made.inputs.items():
         np.save(folder / "made" / f"{name}.npy", array)
     for part, said in scores.items():

@@ -30,9 +30,10 @@ from tasks.core.trees import Grown, Trees, grow_boosting, grow_forest, tree_colu
 from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
 from tasks.fit import Fitted, Job, load_best, teacher_spec
+from tasks.networks import save_network
 from tasks.params import Compute, Network, Train
 from tasks.supervise import fit_network
-from tasks.teacher import Member, save_teacher
+from tasks.teacher import NETWORK, Member, Said, save_opinion
 
 log = logging.getLogger("tasks.train")
 
@@ -96,13 +97,15 @@ def train_model(
     opinion = mix(shares, learned)
     count = 0 if encoder.images else round(train.made * len(rows))
     made = mix_rows(rows, opinion, encoder.places, count, seed)
-    scores = {"train": opinion, "validation": mix(shares, said), "test": say(load_rows(features, "test")), "made": say(made)}
+    scores: dict[Said, NDArray[np.float32]] = {"train": opinion, "validation": mix(shares, said), "made": say(made)}
+    scores["test"] = say(load_rows(features, "test"))
     quality = measure(target, np.asarray(validation.target), scores["validation"])
     log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))
 
     with stage.replacing(teacher) as aside:
         ordered = sorted(members, key=lambda member: -member.share)
-        save_teacher(aside, ordered, scores, made, (fitted[best][0], fitted[best][1].weights))  # type: ignore[arg-type]
+        save_opinion(aside, ordered, scores, made)
+        save_network(aside / NETWORK, fitted[best][0], fitted[best][1].weights)
     with stage.replacing(history) as aside, aside.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["network", "epoch", "train_loss", "validation_loss"])
