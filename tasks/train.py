@@ -96,7 +96,8 @@ def train_model(
     opinion = mix(shares, learned)
     count = 0 if encoder.images else round(train.made * len(rows))
     made = mix_rows(rows, opinion, encoder.places, count, seed)
-    scores = {"train": opinion, "validation": mix(shares, said), "test": say(load_rows(features, "test")), "made": say(made)}
+    scores = {"train": opinion, "validation": mix(shares, said), "test": say(load_rows(features, "test"))}
+    scores["made"] = say(made) if len(made) else opinion[:0]
     quality = measure(target, np.asarray(validation.target), scores["validation"])
     log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))
 
