@@ -97,8 +97,9 @@ def train_model(
     opinion = mix(shares, learned)
     count = 0 if encoder.images else round(train.made * len(rows))
     made = mix_rows(rows, opinion, encoder.places, count, seed)
-    scores: dict[Said, NDArray[np.float32]] = {"train": opinion, "validation": mix(shares, said), "made": say(made)}
+    scores: dict[Said, NDArray[np.float32]] = {"train": opinion, "validation": mix(shares, said)}
     scores["test"] = say(load_rows(features, "test"))
+    scores["made"] = say(made) if len(made) else opinion[:0]
     quality = measure(target, np.asarray(validation.target), scores["validation"])
     log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))
 

@@ -166,7 +166,7 @@ class Encoder:
 
     @property
     def places(self) -> dict[str, dict[str, list[int]]]:
-        """For each raw column the columns of each array that are made of it alone."""
+        """For each raw column the columns of each array that are made of it alone; of an image all its lines."""
         flag = len(self.scaled)
         found: dict[str, dict[str, list[int]]] = {}
         for i, column in enumerate(self.scaled):
@@ -182,7 +182,7 @@ class Encoder:
         for text in self.texts:
             found[text.name] = {"cat": list(range(slot, slot + text.slots))}
             slot += text.slots
-        return found
+        return found | {image.name: {image_input(i): list(range(image.height))} for i, image in enumerate(self.images)}
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
         """Rows as a client sends them, as raw columns: a missing value is absent or None; dates are ISO text, images base64."""

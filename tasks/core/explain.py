@@ -74,11 +74,12 @@ def make_background(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], rows: 
     """So many made-up rows that together have each column's distribution over the encoded rows, and none of its ties to others.
 
     No value of a person is in them: a number or date is one of the encoder's quantiles, a category a word of the encoder's
-    vocabulary in its frequency, and a text is absent.
+    vocabulary in its frequency, a text is absent and an image black.
     """
     random = np.random.default_rng(seed)
     shares = (np.arange(rows) + 0.5) / rows
     columns: dict[str, NDArray[Any] | Words] = {c.name: Words([None], np.zeros(rows, np.int64)) for c in encoder.worded}
+    columns |= {c.name: np.zeros((rows, c.height, c.width, c.channels), np.uint8) for c in encoder.images}
     flag = len(encoder.scaled)
     for i, column in enumerate(encoder.scaled):
         positions = np.asarray(inputs["num"][:, i], np.float64)
