@@ -26,7 +26,7 @@ from tasks.core.target import Task
 from tasks.features import load_encoder, load_rows
 from tasks.networks import load_network, save_network
 from tasks.params import Compress
-from tasks.teacher import NETWORK, load_opinion
+from tasks.teacher import NETWORK, load_made, load_opinion
 
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
@@ -56,7 +56,8 @@ def compress(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     calibration = rows.take(chosen)
     task = load_encoder(features).target.task
-    taught = rows.taught(load_opinion(teacher, "train"))
+    taught, made = rows.taught(load_opinion(teacher, "train")), load_made(teacher)
+    taught = taught.joined(made) if len(made) else taught
 
     tuned: list[tuple[str, str, Any, Bits, Rows | None]] = []
     if not spec.images:  # whose weights lie in convolutions, of which tfmot would leave all as they are: it wraps dense layers
@@ -141,7 +142,9 @@ def fine_tune(model: Any, task: Task, compress: Compress, taught: Rows, seed: in
             loss = losses.CategoricalCrossentropy(from_logits=True)
         case "regression":
             loss = losses.MeanSquaredError()
-    model.compile(tf_keras.optimizers.Adam(compress.learning_rate), loss)
+    steps = compress.epochs * (len(taught) // compress.batch)
+    falling = tf_keras.optimizers.schedules.CosineDecay(compress.learning_rate, max(steps, 1))  # else the last steps' noise stays
+    model.compile(tf_keras.optimizers.Adam(falling), loss)
     whole = len(taught) // compress.batch * compress.batch
     order = np.random.default_rng(seed).permutation(len(taught))
     for epoch in range(compress.epochs):

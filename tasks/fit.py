@@ -56,7 +56,8 @@ class Job:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Job":
         """The job that `to_json` described."""
-        spec, schedule = NetworkSpec.from_json(document["spec"]), Schedule(**document["schedule"])
+        spec = NetworkSpec.from_json(document["spec"])
+        schedule = Schedule(**{**document["schedule"], "class_weights": tuple(document["schedule"]["class_weights"])})
         backbone = Backbone(**document["backbone"]) if document["backbone"] else None
         return cls(document["name"], spec, document["task"], schedule, Path(document["features"]), backbone)
 

@@ -35,8 +35,8 @@ def test_params_of_the_repository_load() -> None:
     params = Params.load(ROOT / "params.yaml")
     assert params.name == "flights"
     assert set(params.sources) == {"flights", "weather", "planes"}
-    assert params.tune.families["mlp"]["dropout"].bounds == (0.1, 0.5)
-    assert params.tune.families["mlp"]["width"].choices == (96, 128, 160)
+    assert params.tune.families["tabm"]["dropout"].bounds == (0.1, 0.5)
+    assert params.tune.families["tabm"]["width"].choices == (96, 128, 160)
     assert params.tune.budget.seconds == 600
     assert str(params.preprocess.split.test_from) == "2013-10-01"
     assert params.validate_.rules[0].not_null
@@ -78,14 +78,14 @@ def test_params_of_the_repository_load() -> None:
         ("{column: time, not_null: true}", "{column: time}", ["validate.rules.0", "demands nothing"]),
         ("min: 1, max: 12000", "min: 12000, max: 1", ["validate.rules.2", "min 12000 is above max 1"]),
         ("min: 1, max: 12000", "mim: 1, max: 12000", ["validate.rules.2.mim: unknown key", "did you mean 'min'?"]),
-        ("high: 0.008, default: 0.003", "high: 0.008, default: 0.9", ["tune.families.mlp.learning_rate", "low < high"]),
-        ("      learning_rate: {low", "      learning_rates: {low", ["tune", "families.mlp: ['learning_rate'] missing"]),
+        ("high: 0.008, default: 0.003", "high: 0.008, default: 0.9", ["tune.families.tabm.learning_rate", "low < high"]),
+        ("      learning_rate: {low", "      learning_rates: {low", ["tune", "families.tabm: ['learning_rate'] missing"]),
         ("{low: 0.001, high: 0.008,", "{low: 0.001, hihg: 0.008,", ["learning_rate.hihg: unknown key", "did you mean 'high'?"]),
-        ("{low: 0.001, high: 0.008,", "{low: 0.001,", ["tune.families.mlp.learning_rate", "give low, high and default"]),
-        ("high: 0.5, default: 0.3", "high: 1.5, default: 0.3", ["families.mlp.dropout: found high 1.5", "below 1"]),
-        ("choices: [96, 128, 160]", "choices: [96, 160]", ["tune.families.mlp.width", "default among choices", "128"]),
-        ("choices: [96, 128, 160]", "choices: [96, 128.0, 160]", ["tune.families.mlp.width", "choices of one type"]),
-        ("choices: [96, 128, 160]", "choices: [96, 128, 96]", ["tune.families.mlp.width", "more than once"]),
+        ("{low: 0.001, high: 0.008,", "{low: 0.001,", ["tune.families.tabm.learning_rate", "give low, high and default"]),
+        ("high: 0.5, default: 0.3", "high: 1.5, default: 0.3", ["families.tabm.dropout: found high 1.5", "below 1"]),
+        ("choices: [96, 128, 160]", "choices: [96, 160]", ["tune.families.tabm.width", "default among choices", "128"]),
+        ("choices: [96, 128, 160]", "choices: [96, 128.0, 160]", ["tune.families.tabm.width", "choices of one type"]),
+        ("choices: [96, 128, 160]", "choices: [96, 128, 96]", ["tune.families.tabm.width", "more than once"]),
         ("flights: {kind: package,", "flights: {kind: pakage,", ["sources.flights", "'package'", "'file'"]),
         ("flights: {kind: package,", "flights: {kind: package, colour: red,", ["sources.flights.colour: unknown key"]),
         ("flights: {kind: package,", "flights: {kind: package, misssing: [NA],", ["did you mean 'missing'?"]),
@@ -278,8 +278,8 @@ def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> 
         ("name=delays", "name: delays          # what the released model is called: /v1/models/flights:predict"),
         ("train.patience = 3 ", "  patience: 3          # epochs without a better validation loss before it stops"),
         ("preprocess.split.test_from=2013-11-01", "  split: {by: time, test_from: 2013-11-01, validation_every_days: 10}"),
-        ("tune.families.mlp.dropout.low=0.2", "      dropout: {low: 0.2, high: 0.5, default: 0.3}"),
-        ("tune.families.mlp.dropout={low: 0.2, high: 0.4, default: 0.3}", "      dropout: {low: 0.2, high: 0.4, default: 0.3}"),
+        ("tune.families.tabm.dropout.low=0.2", "      dropout: {low: 0.2, high: 0.5, default: 0.3}"),
+        ("tune.families.tabm.dropout={low: 0.2, high: 0.4, default: 0.3}", "      dropout: {low: 0.2, high: 0.4, default: 0.3}"),
         ("distill.hidden=[16]", "  hidden: [16]"),
     ],
 )
@@ -327,7 +327,7 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("epochs=3", "params.yaml has no key 'epochs'"),
         ("network.members.x=3", "params.yaml has no key 'network.members.x'"),
         ("=3", "params.yaml has no key ''"),
-        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights']"),
+        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights', 'trees', 'made']"),
         ("tune.families=3", "tune.families is a section"),
         ("train.epochs", "expected KEY=VALUE, for example train.epochs=5"),
         ("", "expected KEY=VALUE"),

@@ -17,6 +17,8 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
             self.numbers, self.bins = numbers, bins
 
         def call(self, x: Any) -> Any:
+            if not self.numbers:  # of which a reshape would make rows of no columns, and XLA cannot tell how many
+                return x
             lows = [[-1.0 + 2.0 * i / self.bins for i in range(self.bins)]]
             ramps = keras.activations.relu((x[:, : self.numbers, None] - lows) * (self.bins / 2.0), max_value=1.0)
             flat = _reshape(keras, ramps, self.numbers * self.bins)

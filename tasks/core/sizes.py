@@ -56,7 +56,7 @@ def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
     epochs = _clip(min(STEPS[task] / _steps(train, batch), VISITS / train), 4, 80)
     tune_rows = min(_clip(CELLS / columns, 10_000, 100_000), max(train, 100))
     distill_batch = max(16, batch)
-    leaf = _clip(train / 5000, 1, 5) if task == "regression" else _clip(train / 2000, 1, 20)
+    leaf = _clip(train / 100_000, 1, 5) if task == "regression" else _clip(train / 2000, 1, 20)
     small, many = rows < 20_000, train > MOST_FOR_TREES
     return Sizes(
         test=test,
@@ -81,7 +81,7 @@ def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
         width=(16, 32, 64) if rows < 1000 else (64, 96, 128) if small else (128, 192, 256),
         epochs=epochs,
         patience=max(2, epochs // 3),
-        distill_epochs=_clip(1.5 * epochs, 6, 100),
+        distill_epochs=_clip(3 * epochs, 6, 120),
         distill_batch=distill_batch,
         hidden=(32, 16) if rows < 1000 else (64, 32) if small else (256, 256, 256) if task == "regression" else (128, 64),
         teacher_weight=0.9,

@@ -169,8 +169,8 @@ class Training:
 
 
 def _in_xla(model: Any) -> bool:
-    """Whether XLA compiles the network: not one of images, whose convolutions take 40 times as long there as oneDNN's do
-    (measured: 10 against 400 images/s, of 28 x 28 pixels)."""
+    """Whether XLA compiles the network: not one of images, whose convolutions it runs many times slower than oneDNN does (on a
+    processor; of 28 x 28 pixels oneDNN took 400 images/s, XLA's second call did not end in two minutes)."""
     return all(len(one.shape) == 2 for one in model.inputs)
 
 
