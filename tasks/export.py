@@ -34,6 +34,7 @@ from tasks.shards import count_rows, read_shards, shard_paths
 
 log = logging.getLogger("tasks.export")
 
+REPORTS = "reports/"  # some of which tell of seconds, so that no two are equal
 GRAPH_TOLERANCE = 1e-5  # between the SavedModel and NumPy + the float network, which differ in rounding alone
 WEAKEST = 6  # slices in the model card
 FOREMOST = 8  # columns in the model card, by importance
@@ -195,6 +196,7 @@ def model_card(
     chosen, task = facts["chosen"], encoder.target.task
     metrics = METRICS[task]
     lines = [{"name": name, "bytes": None, **found} for name, found in quality["baselines"].items()]
+    lines += [{"name": "teacher, not served", "bytes": None, **quality["teacher"]}]
     lines += [{"name": name, **found} for name, found in quality["candidates"].items()]
     own = slices[slices["model"] == chosen].sort_values(metrics[0], ascending=metrics[0] not in LOWER_IS_BETTER)
     return (
@@ -273,7 +275,10 @@ def lineage(quality: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, Any]
     made = {name: entry for name, entry in lock["stages"].items() if name not in ("evaluate", "export")}
     return {
         "git": {"revision": _git("rev-parse", "HEAD"), "changed": (_git("status", "--porcelain", "-uno") or "").splitlines()},
-        "stages": {name: {out["path"]: out["md5"] for out in entry.get("outs", [])} for name, entry in made.items()},
+        "stages": {
+            name: {out["path"]: out["md5"] for out in entry.get("outs", []) if not out["path"].startswith(REPORTS)}
+            for name, entry in made.items()
+        },
         "snapshot": snapshot,
         "params": Params.load(Path("params.yaml")).model_dump(mode="json", by_alias=True),
         "quality": quality,

@@ -113,7 +113,7 @@ def fit_job(job: Job, folder: Path, team: Team = ALONE, keeps: bool = True, watc
         keep()
         losses = f"train loss {epoch.train_loss:.5f}, validation loss {epoch.validation_loss:.5f}"
         rate = f"{epoch.rows_per_second:,.0f} rows/s"
-        log.info("epoch %s of %s: %s, %s", epoch.number, job.schedule.epochs, losses, rate)
+        log.info("%s, epoch %s of %s: %s, %s", job.name, epoch.number, job.schedule.epochs, losses, rate)
 
     def at() -> None:
         watch()

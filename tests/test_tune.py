@@ -27,6 +27,7 @@ from tasks.features import load_encoder, load_rows
 from tasks.fit import load_best, teacher_spec
 from tasks.networks import load_network
 from tasks.params import Params, with_values
+from tasks.teacher import load_members
 from tasks.trial import choose_rows, run_trial
 from tasks.workers import Work, Workers
 from tests.conftest import ROOT
@@ -42,9 +43,16 @@ SETTINGS = [
     "tune.rows=1000",
     "tune.epochs=2",
     "tune.batch=64",
-    "tune.families.mlp.width={choices: [8, 16], default: 8}",
-    "tune.families.mlp.layers={choices: [1], default: 1}",
 ]
+MLP = """\
+    mlp:
+      learning_rate: {low: 0.001, high: 0.008, default: 0.003}
+      weight_decay: {low: 0.001, high: 0.1, default: 0.01}
+      dropout: {low: 0.1, high: 0.5, default: 0.3}
+      embedding_dropout: {low: 0.1, high: 0.5, default: 0.4}
+      width: {choices: [8, 16], default: 8}
+      layers: {choices: [1], default: 1}
+"""
 HUGE = 10**12  # units: no machine has an address for each of their weights
 DEFAULT = Configuration(
     "mlp", {"learning_rate": 0.01, "weight_decay": 0.01, "dropout": 0.1, "embedding_dropout": 0.1, "width": 8, "layers": 1}
@@ -56,12 +64,6 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoded rows whose target follows from a number, as preprocess leaves them."""
     folder = tmp_path_factory.mktemp("encoded") / "features"
     chance = np.random.default_rng(1)
-    for part, count in (("train", 1500), ("validation", 400)):
-        (folder / part).mkdir(parents=True)
-        num = chance.uniform(-1, 1, (count, 2)).astype(np.float32)
-        np.save(folder / part / "num.npy", num)
-        np.save(folder / part / "cat.npy", chance.integers(0, 3, (count, 1)).astype(np.int32))
-        np.save(folder / part / "target.npy", (num[:, 0] + 0.3 * chance.normal(size=count) > 0).astype(np.int8))
     encoder = fit_encoder(
         Target("binary", "late", (0, 1)),
         numbers={name: np.linspace(0, 1, 50) for name in ("a", "b")},
@@ -76,6 +78,12 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
         slots=1,
         token_words=9,
     )
+    for part, count in (("train", 1500), ("validation", 400), ("test", 200)):
+        (folder / part).mkdir(parents=True)
+        num = chance.uniform(-1, 1, (count, encoder.width)).astype(np.float32)
+        np.save(folder / part / "num.npy", num)
+        np.save(folder / part / "cat.npy", chance.integers(0, 3, (count, 1)).astype(np.int32))
+        np.save(folder / part / "target.npy", (num[:, 0] + 0.3 * chance.normal(size=count) > 0).astype(np.int8))
     (folder / "encoder.json").write_text(json.dumps(encoder.to_json()))
     return folder
 
@@ -88,7 +96,8 @@ class Place:
         path.mkdir()
         shutil.copytree(features, path / "features")
         (path / "tasks").symlink_to(ROOT / "tasks")
-        (path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+        text = (ROOT / "params.yaml").read_text()
+        (path / "params.yaml").write_text(re.sub(r"(?s)(\n  families:[^\n]*\n).*?\n(?=\n# The teacher)", rf"\1{MLP}", text))
         self.set(*SETTINGS, *settings)
 
     def set(self, *settings: str) -> None:
@@ -154,10 +163,12 @@ def test_teacher_is_trained_in_the_best_configuration(searched: tuple[Place, str
     with place.run("-m", "tasks.train", *(word for name, path in paths.items() for word in (f"--{name}", path))) as run:
         said = run.communicate(timeout=300)[0]
     assert run.returncode == 0, said
-    best = load_best(place.path / "hparams.json")[0]
-    _, model = load_network(keras, place.path / "teacher")
-    assert model.get_layer("hidden_0").units == best.values["width"]
-    assert model.get_layer("dropout_0").rate == best.values["dropout"]
+    best = load_best(place.path / "hparams.json")
+    _, model = load_network(keras, place.path / "teacher/network")
+    shapes = [(one.values["width"], one.values["dropout"]) for one in best]
+    assert (model.get_layer("hidden_0").units, model.get_layer("dropout_0").rate) in shapes
+    names = [member.name for member in load_members(place.path / "teacher")]
+    assert sorted(names) == ["boosting", "forest", *(f"network {i}, mlp" for i in range(1, len(best) + 1))]
 
 
 @pytest.mark.slow
@@ -286,8 +297,9 @@ def test_trial_whose_process_is_killed_is_tried_once_more_and_then_failed(featur
             for _ in range(kills):
                 victim = psutil.Process(os.getpid()).children()[0]
                 victim.send_signal(signal.SIGKILL)
-                victim.wait(10)
-                time.sleep(1)  # the next one is up, and imports for some seconds
+                time.sleep(
+                    1
+                )  # the next one is up, and imports for some seconds; to wait for the victim would take its exit code away
             outcome, _ = future.result(120)
             if kills == 1:
                 assert outcome == undisturbed

@@ -38,7 +38,8 @@ PAIR = Cluster(2, (0, 1), ())
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows whose target follows from the first number and the category."""
     folder = tmp_path_factory.mktemp("rows") / "features"
-    arrays: dict[str, tuple[int | None, type]] = {"num": (2, np.float32), "cat": (1, np.int32), "target": (None, np.float32)}
+    arrays: dict[str, tuple[tuple[int, ...], type]]
+    arrays = {"num": ((2,), np.float32), "cat": ((1,), np.int32), "target": ((), np.float32)}
     draw = np.random.default_rng(1)
     with ArrayWriter(folder, {"train": (2100, arrays), "validation": (301, arrays)}) as writer:
         for part, count in (("train", 2100), ("validation", 301)):

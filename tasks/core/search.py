@@ -19,6 +19,7 @@ from tasks.core.models import Configuration
 from tasks.core.trials import Asked, Choices, Interval, Outcome, Space
 
 Kind = Literal["bayesian", "random"]
+MOST_DRAWS = 50  # of a configuration that was not tried yet, before there is held to be none
 POINTS = 3  # of a family, before a model of its losses chooses the next
 CHANCES = 2  # of a family to end a trial, when others do
 
@@ -143,8 +144,11 @@ class _Family:
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound, with the few trials there are
             trial = self.oracle.create_trial(str(number)) if self.trials else self._default_trial(str(number))
         values = trial.hyperparameters.values
-        if values and self._configuration(values).key in self.keys:  # where choices are few the model proposes the best one again
-            values = trial.hyperparameters.values = self.oracle._random_values()
+        draws = 0
+        while values and self._configuration(values).key in self.keys:
+            # Where choices are few the model proposes the best one again, and the oracle's draws do not know what it proposed.
+            values = trial.hyperparameters.values = self.oracle._random_values() if draws < MOST_DRAWS else None
+            draws += 1
         if not values:
             self.exhausted = True
             return None
