@@ -79,5 +79,14 @@ class Trial:
 
 
 def best_of(trials: Iterable[Trial], count: int) -> list[Trial]:
-    """The finished trials of the lowest losses, best first."""
-    return sorted((trial for trial in trials if trial.outcome.state == "finished"), key=lambda trial: trial.outcome.loss)[:count]
+    """So many finished trials, best first: the best one of each family, as far as they go, then those of the lowest losses.
+
+    What a blend gains is in how its models differ, and families differ more than the configurations of one.
+    """
+    known = sorted((trial for trial in trials if trial.outcome.state == "finished"), key=lambda trial: trial.outcome.loss)
+    first: dict[str, Trial] = {}
+    for trial in known:
+        first.setdefault(trial.configuration.family, trial)
+    heads = [trial.number for trial in first.values()]
+    chosen = sorted(known, key=lambda trial: trial.number not in heads)[:count]
+    return sorted(chosen, key=lambda trial: trial.outcome.loss)

@@ -176,6 +176,14 @@ def test_best_are_finished_trials_by_their_loss() -> None:
     assert [trial.number for trial in best_of([*trials, stopped], 2)] == [2, 3]
 
 
+def test_best_hold_one_of_each_family_before_a_second_of_any() -> None:
+    families = {1: ("mlp", 0.1), 2: ("mlp", 0.2), 3: ("tabm", 0.4), 4: ("cross", 0.3), 5: ("mlp", 0.15)}
+    trials = [Trial(n, Configuration(f, {"n": n}), Outcome("finished", (loss,)), 1.0, 1.0) for n, (f, loss) in families.items()]
+    assert [trial.number for trial in best_of(trials, 3)] == [1, 4, 3]
+    assert [trial.number for trial in best_of(trials, 2)] == [1, 4]
+    assert [trial.number for trial in best_of(trials, 4)] == [1, 5, 4, 3]
+
+
 def test_trial_survives_the_journal() -> None:
     trial = Trial(3, Configuration("mlp", {"width": 8, "learning_rate": 0.1}), Outcome("stopped", (0.1 + 0.2, 0.5)), 1.5, 9.25)
     assert Trial.from_json(json.loads(json.dumps(dataclasses.asdict(trial)))) == trial
