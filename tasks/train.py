@@ -25,7 +25,7 @@ from tasks.core.encoder import Encoder
 from tasks.core.metrics import mean_loss, measure
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
-from tasks.core.training import Epoch, Schedule, predict
+from tasks.core.training import Epoch, Schedule, compile_scores, score_rows
 from tasks.core.trees import Grown, Trees, grow_boosting, grow_forest, tree_columns
 from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
@@ -83,11 +83,11 @@ def train_model(
 
     said = [np.asarray(model.score(validation), np.float64) for model in models]
     losses = [mean_loss(target.task, validation.target, one, weights) for one in said]
-    networks = losses[: len(fitted)]
-    best = int(np.argmin(networks))
+    best = int(np.argmin(losses[: len(fitted)]))
     shares = choose_shares(lambda one: mean_loss(target.task, validation.target, one, weights), said)
     members = [Member(m.name, round(share, 4), loss, m.what) for m, share, loss in zip(models, shares, losses, strict=True)]
-    for member in sorted(members, key=lambda member: -member.share):
+    members.sort(key=lambda member: -member.share)
+    for member in members:
         log.info("%s: %.0f%% of the teacher, validation loss %.5f", member.name, 100 * member.share, member.validation_loss)
 
     def say(one: Rows) -> NDArray[np.float32]:
@@ -104,19 +104,18 @@ def train_model(
     log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))
 
     with stage.replacing(teacher) as aside:
-        ordered = sorted(members, key=lambda member: -member.share)
-        save_opinion(aside, ordered, scores, made)
+        save_opinion(aside, members, scores, made)
         save_network(aside / NETWORK, fitted[best][0], fitted[best][1].weights)
     with stage.replacing(history) as aside, aside.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["network", "epoch", "train_loss", "validation_loss"])
-        for place, (_, one_) in enumerate(fitted, start=1):
-            table.writerows([place, e.number, f"{e.train_loss:.6f}", f"{e.validation_loss:.6f}"] for e in one_.epochs)
+        for place, (_, network_) in enumerate(fitted, start=1):
+            table.writerows([place, e.number, f"{e.train_loss:.6f}", f"{e.validation_loss:.6f}"] for e in network_.epochs)
     with stage.replacing(training) as aside:
-        summary = {"members": {member.name: {"share": member.share, "loss": member.validation_loss} for member in ordered}}
+        summary = {"members": {member.name: {"share": member.share, "loss": member.validation_loss} for member in members}}
         aside.write_text(json.dumps({**summary, "made_rows": len(made), "validation": quality}, indent=1))
-    for place, (_, one_) in enumerate(fitted, start=1):
-        write_events(one_.epochs, LOGS / "train" / str(place))
+    for place, (_, network_) in enumerate(fitted, start=1):
+        write_events(network_.epochs, LOGS / "train" / str(place))
 
 
 def _as_model(name: str, spec: NetworkSpec, fitted: Fitted, encoder: Encoder) -> Model:
@@ -124,7 +123,8 @@ def _as_model(name: str, spec: NetworkSpec, fitted: Fitted, encoder: Encoder) ->
     model.set_weights(fitted.weights)
     best = min(fitted.epochs, key=lambda epoch: epoch.validation_loss)
     what = f"{model.count_params():,} parameters, best after epoch {best.number} of {len(fitted.epochs)}"
-    return Model(name, what, lambda rows: predict(model, encoder.target.task, rows))
+    score, task = compile_scores(model, encoder.target.task), encoder.target.task
+    return Model(name, what, lambda rows: score_rows(score, task, rows))
 
 
 def grow(how: Trees, encoder: Encoder, rows: Rows, validation: Rows, class_weights: tuple[float, ...], seed: int) -> list[Model]:

@@ -1,18 +1,18 @@
 """Made-up rows for a student: near real ones, so that a teacher's opinion of them says more of what it has learned."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.encoder import Places
 from tasks.core.rows import Rows
 
 NEAREST = 3  # places in the order within which rows lend each other values
 LENT = 0.2  # chance that a row's column is another row's
 
 
-def mix_rows(rows: Rows, scores: NDArray[Any], places: Mapping[str, Mapping[str, list[int]]], count: int, seed: int) -> Rows:
+def mix_rows(rows: Rows, scores: NDArray[Any], places: Places, count: int, seed: int) -> Rows:
     """So many rows, each a real one in which a fifth of the columns (`places` of each) are those of a similar row; target 0.
 
     MUNGE (Bucila et al. 2006, "Model compression") with neighbours in a random direction of numbers and scores instead of the

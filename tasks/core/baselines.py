@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from tasks.core.encoder import Sizes
 from tasks.core.rows import Rows
 from tasks.core.target import Target
-from tasks.core.trees import dense_columns, tree_columns
+from tasks.core.trees import class_scores, dense_columns, tree_columns
 
 MOST_CATEGORIES = 254  # HistGradientBoosting takes 255 of a column, one is ours for the rest
 
@@ -29,7 +29,7 @@ def score_linear(target: Target, train: Rows, test: Rows, sizes: Sizes) -> NDArr
     if target.task == "regression":
         return np.asarray(Ridge(alpha=1.0, solver="lsqr").fit(fitted, train.target).predict(asked), np.float64)
     model = LogisticRegression(max_iter=200, C=0.1).fit(fitted, np.asarray(train.target))
-    return _probabilities(target, model.classes_, model.predict_proba(asked))
+    return class_scores(target, model.classes_, model.predict_proba(asked))
 
 
 def score_gradient_boosting(target: Target, train: Rows, test: Rows, sizes: Sizes, seed: int) -> NDArray[np.float64]:
@@ -41,16 +41,7 @@ def score_gradient_boosting(target: Target, train: Rows, test: Rows, sizes: Size
     model.fit(fitted, train.target)
     if target.task == "regression":
         return np.asarray(model.predict(asked), np.float64)
-    return _probabilities(target, model.classes_, model.predict_proba(asked))
-
-
-def _probabilities(target: Target, classes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of class 1 [row], or of every class [row, class]; one that the sample of training rows lacks has none."""
-    if target.task == "binary":
-        return np.asarray(scores[:, 1])
-    full = np.zeros((len(scores), target.outputs))
-    full[:, classes.astype(int)] = scores
-    return full
+    return class_scores(target, model.classes_, model.predict_proba(asked))
 
 
 def _one_hot(rows: Rows, sizes: Sizes) -> sparse.csr_matrix:

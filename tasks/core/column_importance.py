@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.encoder import Places
 from tasks.core.metrics import Interval
 from tasks.core.rows import Rows
-
-Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column, by array
 
 
 def measure_importance(

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from tasks.core.calendar import CYCLES, cycles, parse_time
 from tasks.core.images import Channels, decode_images, from_text
-from tasks.core.target import Target
+from tasks.core.target import Target, as_tuples
 from tasks.core.tokens import split_words
 
 MISSING, OTHER = 0, 1  # the codes of a value that is not there, and of one that is rare or was never seen in training
 RESERVED = 2
+Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column the columns of each array
 SMOOTH_CLIP = 3.0  # spreads
 FARTHEST = 1e6  # times that: all the same from there on, and its square is finite
 
@@ -260,10 +261,10 @@ class Encoder:
     def from_json(cls, document: Mapping[str, Any]) -> "Encoder":
         """The encoder that `to_json` described; TypeError or KeyError when the document is not one."""
         return cls(
-            tuple(NumberColumn(**_tuples(column)) for column in document["numbers"]),
-            tuple(DateColumn(**_tuples(column)) for column in document["dates"]),
-            tuple(CategoryColumn(**_tuples(column)) for column in document["categories"]),
-            tuple(TextColumn(**_tuples(column)) for column in document["texts"]),
+            tuple(NumberColumn(**as_tuples(column)) for column in document["numbers"]),
+            tuple(DateColumn(**as_tuples(column)) for column in document["dates"]),
+            tuple(CategoryColumn(**as_tuples(column)) for column in document["categories"]),
+            tuple(TextColumn(**as_tuples(column)) for column in document["texts"]),
             Target.from_json(document["target"]),
             tuple(ImageColumn(**column) for column in document.get("images", ())),  # which older releases do not have
         )
@@ -276,10 +277,6 @@ def image_input(place: int) -> str:
 
 def _codes(vocabulary: Iterable[str]) -> dict[str, int]:
     return {word: code for code, word in enumerate(vocabulary, start=RESERVED)}
-
-
-def _tuples(column: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in column.items()}
 
 
 def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

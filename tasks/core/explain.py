@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.encoder import RESERVED, Encoder, Words
+from tasks.core.encoder import RESERVED, Encoder, Places, Words
 
 MOST_BYTES = 32_000_000  # of rows in memory at once
-Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column, by array
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def decode_image(content: bytes, height: int, width: int, channels: Channels) ->
             plain = upright.convert(mode)
             if plain.size != (width, height):
                 plain = plain.resize((width, height), Image.Resampling.BILINEAR)
-    except ImageError:
+    except (ImageError, MemoryError):  # the second tells of this machine, not of the image
         raise
     except Exception as error:  # Pillow's readers raise what the content makes them stumble on: SyntaxError, struct.error, ...
         raise ImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} that can be read") from error

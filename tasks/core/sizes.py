@@ -55,7 +55,6 @@ def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
     batch = _power_of_two(train / 150, 16, 2048)
     epochs = _clip(min(STEPS[task] / _steps(train, batch), VISITS / train), 4, 80)
     tune_rows = min(_clip(CELLS / columns, 10_000, 100_000), max(train, 100))
-    distill_batch = max(16, batch)
     leaf = _clip(train / 100_000, 1, 5) if task == "regression" else _clip(train / 2000, 1, 20)
     small, many = rows < 20_000, train > MOST_FOR_TREES
     return Sizes(
@@ -82,10 +81,10 @@ def choose_sizes(rows: int, columns: int, task: Task, words: float) -> Sizes:
         epochs=epochs,
         patience=max(2, epochs // 3),
         distill_epochs=_clip(3 * epochs, 6, 120),
-        distill_batch=distill_batch,
+        distill_batch=batch,
         hidden=(32, 16) if rows < 1000 else (64, 32) if small else (256, 256, 256) if task == "regression" else (128, 64),
         teacher_weight=0.9,
-        compress_epochs=_clip(200 / _steps(train, distill_batch), 1, 40),
+        compress_epochs=_clip(200 / _steps(train, batch), 1, 40),
         calibration_rows=_clip(train, 10, 1000),
         baseline_rows=_clip(30_000_000 / columns, 10_000, 1_000_000),
         max_bytes=50_000_000,

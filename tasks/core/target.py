@@ -95,17 +95,17 @@ class Target:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Target":
         """The target that `to_json` described; TypeError or KeyError when the document is not one."""
-        plain = _tuples(document)
+        plain = as_tuples(document)
         parts: dict[str, type] = {"calibration": Calibration, "decision": Decision, "intervals": Intervals}
         fitted = {key: kind(**plain[key]) for key, kind in parts.items() if plain.get(key) is not None}
         return cls(**{**plain, **fitted})
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
     """JSON's lists as tuples, however deep."""
     if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(one) for key, one in value.items()} if isinstance(value, Mapping) else value
+        return tuple(map(as_tuples, value))
+    return {key: as_tuples(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def encode_labels(values: Sequence[Any] | NDArray[Any], classes: Sequence[Label]) -> NDArray[np.int64]:

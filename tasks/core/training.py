@@ -71,7 +71,7 @@ class Training:
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
         self.optimizer.build(model.trainable_variables)
         self.run = _compile_steps(model, task, self.optimizer, schedule.class_weights, schedule.batch // team.size, team)
-        self.score = _compile_scores(model, task)
+        self.score = compile_scores(model, task)
         self.best: list[NDArray[Any]] = model.get_weights()
         self.best_loss, self.since_best, self.done = np.inf, 0, 0
         self.step, self.total = 0, 0.0  # of the epoch under way: steps taken, and the sum of their losses
@@ -275,10 +275,12 @@ def _compile_steps(model: Any, task: Task, optimizer: Any, class_weights: tuple[
 
 def predict(model: Any, task: Task, rows: Rows) -> NDArray[np.float32]:
     """The members' joint scores: [row], or the probabilities [row, class] of a multiclass task."""
-    return score_rows(_compile_scores(model, task), task, rows)
+    return score_rows(compile_scores(model, task), task, rows)
 
 
-def _compile_scores(model: Any, task: Task) -> Any:
+def compile_scores(model: Any, task: Task) -> Any:
+    """The model as a compiled function of its inputs, for `score_rows`."""
+
     @tf.function(jit_compile=_in_xla(model))  # type: ignore[untyped-decorator]
     def score(inputs: dict[str, Any]) -> Any:
         return objective.scores(task, model(inputs, training=False))

@@ -88,17 +88,17 @@ def grow_forest(target: Target, how: Trees, learned: tuple[NDArray[Any], ...], s
     )
     columns, truth, weights = learned
     model.fit(columns, truth, sample_weight=weights)
-    told = model.oob_prediction_ if regression else _told(target, model.classes_, model.oob_decision_function_)
+    told = model.oob_prediction_ if regression else class_scores(target, model.classes_, model.oob_decision_function_)
     return Grown(_scorer(target, model), told)
 
 
 def _scorer(target: Target, model: Any) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
     if target.task == "regression":
         return lambda columns: np.asarray(model.predict(columns), np.float64)
-    return lambda columns: _told(target, model.classes_, model.predict_proba(columns))
+    return lambda columns: class_scores(target, model.classes_, model.predict_proba(columns))
 
 
-def _told(target: Target, classes: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
+def class_scores(target: Target, classes: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
     """Of class 1 [row], or of every class [row, class]; one that the rows lack has none."""
     full = np.zeros((len(scores), len(target.classes)))
     full[:, np.asarray(classes, int)] = scores
