@@ -174,7 +174,9 @@ def read_parts(workspace: Path) -> Parts:
     truth = load_encoder(workspace / "data/features").target.encode(frame.pop(table.target).to_numpy())
     for name in (*table.numbers, *table.dates):
         frame[name] = pd.to_datetime(frame[name]).astype("int64") / 1e9 if name in table.dates else frame[name].astype(float)
-    for name in (*table.categories, *table.texts):
+    for name in table.texts:
+        frame[name] = frame[name].fillna("")
+    for name in table.categories:
         known = frame[name][parts == 0].dropna().astype(str)
         frame[name] = pd.Categorical(frame[name].astype(str).where(frame[name].notna()), sorted(known.unique()))
     return {part: (frame[parts == code].reset_index(drop=True), truth[parts == code]) for code, part in enumerate(PARTS)}

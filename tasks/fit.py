@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tasks import stage
 from tasks.core.encoder import Encoder
-from tasks.core.errors import DataError
-from tasks.core.models import FAMILIES, Configuration, NetworkSpec, build, check_family, spec_of
+from tasks.core.errors import DataError, ParamsError
+from tasks.core.models import FAMILIES, SPANS, Configuration, NetworkSpec, build, check_family, spec_of
 from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
 from tasks.core.target import Task
@@ -162,6 +162,8 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
     """The teacher's shape in this configuration; ParamsError when its family or its hyperparameters are not known."""
     family = configuration.family
     check_family(family, configuration.values)
+    if family == "cnn" and not encoder.texts:
+        raise ParamsError("tune.families.cnn reads texts, and table.texts names none; take it out")
     shape: dict[str, Any] = {"bins": network.bins, "embedding": network.embedding, "trunk": trunk_spec(network.images)}
     if family == "linear":
         return replace(spec_of(encoder, **{**shape, "embedding": encoder.target.outputs}, hidden=()), family=family)
@@ -177,7 +179,8 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
         embedding_dropout=configuration.number("embedding_dropout"),
         scaling=family == "mlp",
     )
-    return replace(spec, family=family, crosses=layers if family == "cross" else 0)
+    reads = tuple(spans for text in encoder.texts for spans in (SPANS, ())[: len(text.blocks)])  # words in order, pieces not
+    return replace(spec, family=family, crosses=layers if family == "cross" else 0, spans=reads if family == "cnn" else ())
 
 
 def build_teacher(spec: NetworkSpec, backbone: Backbone | None) -> Any:

@@ -381,13 +381,21 @@ class Pixels(Section):
     channels: Literal[1, 3]
 
 
+class Pieces(Section):
+    """Of a text the first known runs of three to five characters of its words: words that are new or misspelt tell by them."""
+
+    slots: Annotated[int, Field(ge=1, le=4096)]
+    most: Annotated[int, Field(ge=1, le=10_000_000)]  # of a column, the most frequent ones
+
+
 class Preprocess(Section):
     split: Split
     quantiles: Annotated[int, Field(ge=2, le=65_536)]
     min_count: Count
     max_words: Annotated[int, Field(ge=1, le=10_000_000)]  # of a category, the most frequent ones
-    tokens: Annotated[int, Field(ge=1, le=1024)]  # of a text, the first ones
+    tokens: Annotated[int, Field(ge=1, le=1024)]  # of a text, the first words and known pairs of words
     token_words: Annotated[int, Field(ge=1, le=10_000_000)]  # of all texts of a column, the most frequent ones
+    pieces: Pieces | None = None  # of the words of the columns under table.texts
     holidays: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]+)?$")] | None  # a country, or a part of one: US, DE-BY
     images: Pixels | None = None  # of the columns under table.images
 
@@ -527,6 +535,7 @@ class Train(Section):
     patience: Count
     class_weights: Weights  # in the loss of teacher and student
     trees: Growth | None
+    words: Count | None = None  # rows that a linear model on the words of table.texts learns from at most, a part of the teacher
     made: Annotated[float, Field(ge=0, le=100)]
 
 

@@ -21,7 +21,7 @@ from tasks.core.encoder import Encoder, ImageColumn, fit_encoder, image_input
 from tasks.core.errors import DataError
 from tasks.core.split import PARTS, TEST, TRAIN
 from tasks.core.target import Target, as_text
-from tasks.core.tokens import split_words
+from tasks.core.tokens import pair_words, split_pieces, split_words
 from tasks.features import ArrayWriter
 from tasks.frozen import load_schema
 from tasks.parallel import each_shard
@@ -42,7 +42,7 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
     if empty := [part for part, rows in sizes.items() if not rows]:
         raise DataError(f"the {empty[0]} part has no row of {len(parts):,}; move preprocess.split. The parts: {sizes}")
 
-    found = survey(valid, table, parts, seed)
+    found = survey(valid, table, parts, seed, pieces=preprocess.pieces is not None)
     check_classes(found, table)
     encoder = fit_encoder(
         fit_target(found, table),
@@ -57,6 +57,9 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
         max_words=preprocess.max_words,
         slots=preprocess.tokens,
         token_words=preprocess.token_words,
+        pieces=found.pieces,
+        piece_slots=preprocess.pieces.slots if preprocess.pieces else 0,
+        most_pieces=preprocess.pieces.most if preprocess.pieces else 0,
         holidays=public_holidays(preprocess.holidays, [found.values(name) for name in table.dates]),
         images=tuple(ImageColumn(name, **preprocess.images.model_dump()) for name in table.images) if preprocess.images else (),
     )
@@ -72,11 +75,12 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
 
 @dataclass
 class Survey:
-    """What a pass over the table found: of training rows sampled values, words with their rows, columns with missing values;
-    of each part the classes, or the sum, squares and rows of a number."""
+    """What a pass over the table found: of training rows sampled values, words and pieces with their rows, columns with missing
+    values; of each part the classes, or the sum, squares and rows of a number."""
 
     sampled: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     words: dict[str, Counter[str]] = field(default_factory=dict)
+    pieces: dict[str, Counter[str]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     classes: dict[int, Counter[str]] = field(default_factory=lambda: {code: Counter() for code in range(len(PARTS))})
     moments: dict[int, NDArray[np.float64]] = field(default_factory=lambda: {code: np.zeros(3) for code in range(len(PARTS))})
@@ -88,9 +92,10 @@ class Survey:
         """What another pass found, of the rows behind these, counts here too."""
         for name, values in other.sampled.items():
             self.sampled.setdefault(name, []).extend(values)
-        for name, counts in other.words.items():
-            self.words.setdefault(name, Counter()).update(counts)
-            _forget_rare(self.words[name])
+        for own, theirs in ((self.words, other.words), (self.pieces, other.pieces)):
+            for name, counts in theirs.items():
+                own.setdefault(name, Counter()).update(counts)
+                _forget_rare(own[name])
         self.missing |= other.missing
         for code in self.classes:
             self.classes[code].update(other.classes[code])
@@ -116,8 +121,8 @@ def _forget_rare(counts: Counter[str]) -> None:
         least += 1
 
 
-def survey(valid: Path, table: Table, parts: NDArray[np.uint8], seed: int) -> Survey:
-    """One pass over all shards."""
+def survey(valid: Path, table: Table, parts: NDArray[np.uint8], seed: int, *, pieces: bool) -> Survey:
+    """One pass over all shards; `pieces` of words are counted where wanted."""
     training = int((parts == TRAIN).sum())
     sampled = np.ones(training, bool)
     if training > FIT_ROWS:
@@ -128,7 +133,7 @@ def survey(valid: Path, table: Table, parts: NDArray[np.uint8], seed: int) -> Su
         shard = read_parquet(path, [table.target, *(name for name in table.features if name not in table.images)])
         own = parts[start : start + len(shard)]
         before = int((parts[:start] == TRAIN).sum())
-        return survey_shard(shard, table, own, sampled[before : before + int((own == TRAIN).sum())])
+        return survey_shard(shard, table, own, sampled[before : before + int((own == TRAIN).sum())], pieces=pieces)
 
     whole = Survey()
     for found in each_shard(valid, look, "fit"):
@@ -136,7 +141,7 @@ def survey(valid: Path, table: Table, parts: NDArray[np.uint8], seed: int) -> Su
     return whole
 
 
-def survey_shard(shard: pa.Table, table: Table, parts: NDArray[np.uint8], sampled: NDArray[np.bool_]) -> Survey:
+def survey_shard(shard: pa.Table, table: Table, parts: NDArray[np.uint8], sampled: NDArray[np.bool_], *, pieces: bool) -> Survey:
     """What one shard holds; `sampled` says which of its training rows the quantiles are taken from."""
     found = Survey()
     target = shard.column(table.target).combine_chunks()
@@ -158,9 +163,14 @@ def survey_shard(shard: pa.Table, table: Table, parts: NDArray[np.uint8], sample
         found.words[name] = Counter({word: n for word, n in _value_counts(training.column(name).combine_chunks()) if word})
     for name in table.texts:
         found.words[name] = Counter()
+        if pieces:
+            found.pieces[name] = Counter()
         for text, rows in _value_counts(training.column(name).combine_chunks()):
-            for word in set(split_words(text or "")):
+            words = split_words(text or "")
+            for word in {*words, *pair_words(words)}:
                 found.words[name][word] += rows
+            for piece in set(split_pieces(words)) if pieces else ():
+                found.pieces[name][piece] += rows
     return found
 
 

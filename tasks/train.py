@@ -25,6 +25,7 @@ from tasks.core.encoder import Encoder
 from tasks.core.metrics import mean_loss, measure
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
+from tasks.core.sparse import SparseColumns, grow_linear
 from tasks.core.training import Epoch, Schedule, compile_scores, score_rows
 from tasks.core.trees import Grown, Trees, grow_boosting, grow_forest, tree_columns
 from tasks.core.weights import weigh_classes
@@ -80,6 +81,8 @@ def train_model(
         models.append(_as_model(job.name, *fitted[-1], encoder))
     if train.trees is not None:
         models += grow(Trees(**train.trees.model_dump()), encoder, rows, validation, weights, seed)
+    if train.words is not None and encoder.texts:
+        models.append(read_words(train.words, encoder, rows, validation, weights, seed))
 
     said = [np.asarray(model.score(validation), np.float64) for model in models]
     losses = [mean_loss(target.task, validation.target, one, weights) for one in said]
@@ -95,8 +98,9 @@ def train_model(
 
     learned = [_held_out(model, rows) if share else np.zeros(0) for model, share in zip(models, shares, strict=True)]
     opinion = mix(shares, learned)
-    count = 0 if encoder.images else round(train.made * len(rows))
-    made = mix_rows(rows, opinion, encoder.places, count, seed)
+    # An image is not mixed with another, and of a single column there is nothing to mix but words.
+    count = 0 if encoder.images or (len(encoder.places) < 2 and not encoder.texts) else round(train.made * len(rows))
+    made = mix_rows(rows, opinion, encoder.places, len(encoder.categories), count, seed)
     scores: dict[Said, NDArray[np.float32]] = {"train": opinion, "validation": mix(shares, said)}
     scores["test"] = say(load_rows(features, "test"))
     scores["made"] = say(made) if len(made) else opinion[:0]
@@ -130,8 +134,7 @@ def _as_model(name: str, spec: NetworkSpec, fitted: Fitted, encoder: Encoder) ->
 def grow(how: Trees, encoder: Encoder, rows: Rows, validation: Rows, class_weights: tuple[float, ...], seed: int) -> list[Model]:
     """Boosting and a forest on the training rows, or on so many of them by chance; none for rows without a column that they see."""
     target = encoder.target
-    places = np.sort(np.random.default_rng(seed).permutation(len(rows))[: how.rows])
-    some = rows.take(places) if len(places) < len(rows) else rows
+    some = draw(rows, how.rows, seed)
     columns, truth = tree_columns(some, encoder.sizes), np.asarray(some.target)
     if not columns.shape[1]:
         return []
@@ -148,9 +151,32 @@ def grow(how: Trees, encoder: Encoder, rows: Rows, validation: Rows, class_weigh
         log.info("%s: grows on %s rows of %s columns", name, f"{len(truth):,}", columns.shape[1])
         grown = run()
         log.info("%s: grown in %.0f s", name, time.monotonic() - started)
-        held = grown.held_out if len(places) == len(rows) else None
+        held = grown.held_out if len(some) == len(rows) else None
         models.append(Model(name, f"trees on {len(truth):,} rows", _of_rows(grown, encoder), held))
     return models
+
+
+def read_words(most: int, encoder: Encoder, rows: Rows, validation: Rows, class_weights: tuple[float, ...], seed: int) -> Model:
+    """A linear model on the words of texts and on all else, from so many training rows by chance."""
+    target, started = encoder.target, time.monotonic()
+    some = draw(rows, most, seed)
+    columns, truth = SparseColumns(some, encoder.sizes), np.asarray(some.target)
+    each = np.asarray(class_weights)[truth.astype(int)] if class_weights else None
+
+    def loss(scores: NDArray[Any]) -> float:
+        return mean_loss(target.task, validation.target, scores, class_weights)
+
+    log.info("words: a linear model learns from %s rows", f"{len(some):,}")
+    grown = grow_linear(target, (columns.of(some), truth, each), loss, columns.of(validation), seed)
+    log.info("words: learned in %.0f s", time.monotonic() - started)
+    held = grown.held_out if len(some) == len(rows) else None
+    return Model("words", f"linear, on {len(some):,} rows", lambda asked: grown.score(columns.of(asked)), held)
+
+
+def draw(rows: Rows, most: int, seed: int) -> Rows:
+    """All rows, or so many of them by chance, in their order."""
+    places = np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])
+    return rows.take(places) if len(places) < len(rows) else rows
 
 
 def _of_rows(grown: Grown, encoder: Encoder) -> Callable[[Rows], NDArray[Any]]:

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.encoder import Places
+from tasks.core.encoder import MISSING, Places
 from tasks.core.rows import Rows
 
 NEAREST = 3  # places in the order within which rows lend each other values
 LENT = 0.2  # chance that a row's column is another row's
 
 
-def mix_rows(rows: Rows, scores: NDArray[Any], places: Places, count: int, seed: int) -> Rows:
+def mix_rows(rows: Rows, scores: NDArray[Any], places: Places, texts: int, count: int, seed: int) -> Rows:
     """So many rows, each a real one in which a fifth of the columns (`places` of each) are those of a similar row; target 0.
+
+    Of texts, whose codes stand in the columns of `cat` from `texts` on, a fifth of the words is left out besides.
 
     MUNGE (Bucila et al. 2006, "Model compression") with neighbours in a random direction of numbers and scores instead of the
     nearest ones, which would take as long as the square of the rows. Distilling on such rows: Fakoor et al. 2020, arXiv 2006.14284.
@@ -36,6 +38,8 @@ def mix_rows(rows: Rows, scores: NDArray[Any], places: Places, count: int, seed:
             for array, columns in own.items():
                 at = np.asarray(columns)
                 arrays[array][np.ix_(lent, at)] = np.asarray(rows.inputs[array])[np.ix_(lenders[lent], at)]
+        words = arrays["cat"][:, texts:]
+        words[random.random(words.shape) < LENT] = MISSING
         made.append(arrays)
     inputs = {name: np.concatenate([one[name] for one in made]) for name in rows.inputs} if made else dict(rows.head(0).inputs)
     return Rows(inputs, np.zeros(count, np.float32))

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tasks.core.calendar import CYCLES, cycles, parse_time
 from tasks.core.images import Channels, decode_images, from_text
 from tasks.core.target import Target, as_tuples
-from tasks.core.tokens import split_words
+from tasks.core.tokens import pair_words, split_pieces, split_words
 
 MISSING, OTHER = 0, 1  # the codes of a value that is not there, and of one that is rare or was never seen in training
 RESERVED = 2
+LEAST_ROWS = 2  # that a word or piece of a text stands in, to be known
 Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column the columns of each array
 SMOOTH_CLIP = 3.0  # spreads
 FARTHEST = 1e6  # times that: all the same from there on, and its square is finite
@@ -58,12 +59,28 @@ class CategoryColumn:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A short text: the codes of its first `slots` words, as those of a category; 0 fills up."""
+    """A short text: the codes of its first `slots` words, as those of a category, and known pairs of words; 0 fills up.
+
+    Then, in as many slots of their own, the codes of known pieces of its words.
+    """
 
     name: str
     required: bool
     slots: int
     vocabulary: tuple[str, ...]
+    piece_slots: int = 0
+    pieces: tuple[str, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Slots and codes of the words, and of the pieces if it has any."""
+        words, pieces = ((self.slots, self.vocabulary), (self.piece_slots, self.pieces))
+        return tuple((slots, len(known) + RESERVED) for slots, known in (words, pieces) if slots)
+
+    @property
+    def width(self) -> int:
+        """Slots in all."""
+        return self.slots + self.piece_slots
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ class Words:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of an encoder a network's shape depends on: `texts` are slots and codes of each, codes include the reserved ones.
+    """What of an encoder a network's shape depends on: `texts` are slots and codes, one pair for the words of a text and one for
+    its pieces; codes include the reserved ones.
 
     Of the `flags`, all columns of `num` behind the positions, the last `magnitudes` repeat numbers on another scale.
     """
@@ -152,7 +170,7 @@ class Encoder:
     @property
     def codes(self) -> int:
         """Columns of the `cat` array: one for each category, then the slots of the texts."""
-        return len(self.categories) + sum(text.slots for text in self.texts)
+        return len(self.categories) + sum(text.width for text in self.texts)
 
     @property
     def sizes(self) -> Sizes:
@@ -160,7 +178,7 @@ class Encoder:
             len(self.scaled),
             self.width - len(self.scaled),
             tuple(len(column.vocabulary) + RESERVED for column in self.categories),
-            tuple((text.slots, len(text.vocabulary) + RESERVED) for text in self.texts),
+            tuple(block for text in self.texts for block in text.blocks),
             tuple((image.height, image.width, image.channels) for image in self.images),
             len(self.spread),
         )
@@ -181,8 +199,8 @@ class Encoder:
         found |= {category.name: {"cat": [j]} for j, category in enumerate(self.categories)}
         slot = len(self.categories)
         for text in self.texts:
-            found[text.name] = {"cat": list(range(slot, slot + text.slots))}
-            slot += text.slots
+            found[text.name] = {"cat": list(range(slot, slot + text.width))}
+            slot += text.width
         return found | {image.name: {image_input(i): list(range(image.height))} for i, image in enumerate(self.images)}
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any] | Words]:
@@ -226,15 +244,20 @@ class Encoder:
             assert isinstance(words, Words)
             cat[:, j] = np.array([codes.get(word, OTHER) if word else MISSING for word in words.distinct], np.int32)[words.places]
         slot = len(self.categories)
-        for text, codes in zip(self.texts, self._text_codes, strict=True):
+        for text, codes, pieces in zip(self.texts, self._text_codes, self._piece_codes, strict=True):
             words = columns[text.name]
             assert isinstance(words, Words)
-            distinct = np.zeros((len(words.distinct), text.slots), np.int32)
+            distinct = np.zeros((len(words.distinct), text.width), np.int32)
             for i, one in enumerate(words.distinct):
-                found = [codes.get(word, OTHER) for word in split_words(one or "")[: text.slots]]
-                distinct[i, : len(found)] = found
-            cat[:, slot : slot + text.slots] = distinct[words.places]
-            slot += text.slots
+                split = split_words(one or "")
+                found = [codes.get(word, OTHER) for word in split]
+                found += [codes[pair] for pair in pair_words(split) if pair in codes]
+                distinct[i, : min(len(found), text.slots)] = found[: text.slots]
+                if pieces:
+                    known = [pieces[piece] for piece in split_pieces(split) if piece in pieces][: text.piece_slots]
+                    distinct[i, text.slots : text.slots + len(known)] = known
+            cat[:, slot : slot + text.width] = distinct[words.places]
+            slot += text.width
         images = {image_input(i): np.asarray(columns[image.name]) for i, image in enumerate(self.images)}
         return {"num": num, "cat": cat, **images}
 
@@ -253,6 +276,10 @@ class Encoder:
     @cached_property
     def _text_codes(self) -> list[dict[str, int]]:
         return [_codes(column.vocabulary) for column in self.texts]
+
+    @cached_property
+    def _piece_codes(self) -> list[dict[str, int]]:
+        return [_codes(column.pieces) for column in self.texts]
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "target": self.target.to_json()}
@@ -340,13 +367,18 @@ def fit_encoder(
     max_words: int,
     slots: int,
     token_words: int,
+    pieces: Mapping[str, Mapping[str, int]] | None = None,
+    piece_slots: int = 0,
+    most_pieces: int = 0,
     holidays: tuple[int, ...] = (),
     images: tuple[ImageColumn, ...] = (),
 ) -> Encoder:
-    """Fit on what training rows hold: values of each number and date, rows of each word of a category, of each word in a text.
+    """Fit on what training rows hold: values of each number and date, rows of each word of a category, of each word, pair of words
+    and, where they are to count, piece of a word in a text.
 
     `missing` are the numbers and dates that some training row lacks.
     """
+    known = pieces or {}
     return Encoder(
         tuple(
             NumberColumn(name, name in required, name in missing, fit_edges(v, quantiles), *fit_magnitude(v))
@@ -358,7 +390,14 @@ def fit_encoder(
             for name, counts in categories.items()
         ),
         tuple(
-            TextColumn(name, name in required, slots, fit_vocabulary(counts, min_count=min_count, max_words=token_words))
+            TextColumn(
+                name,
+                name in required,
+                slots,
+                fit_vocabulary(counts, min_count=LEAST_ROWS, max_words=token_words),
+                piece_slots if name in known else 0,
+                fit_vocabulary(known.get(name, {}), min_count=LEAST_ROWS, max_words=most_pieces),
+            )
             for name, counts in texts.items()
         ),
         target,

@@ -15,7 +15,6 @@ from tasks.core.encoder import (
     OTHER,
     RESERVED,
     SMOOTH_CLIP,
-    CategoryColumn,
     DateColumn,
     Encoder,
     NumberColumn,
@@ -23,7 +22,7 @@ from tasks.core.encoder import (
     image_input,
 )
 from tasks.core.images import from_text
-from tasks.core.tokens import SEPARATORS
+from tasks.core.tokens import END, PIECES, SEPARATORS, START
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # TensorFlow would change or refuse any other
 
@@ -38,8 +37,9 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.tables = [_codes(column) for column in encoder.categories]
-        self.words = [_codes(column) for column in encoder.texts]
+        self.tables = [_codes(column.vocabulary) for column in encoder.categories]
+        self.words = [_codes(column.vocabulary) for column in encoder.texts]
+        self.pieces = [_codes(column.pieces) if column.piece_slots else None for column in encoder.texts]
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -85,7 +85,8 @@ class GraphEncoder(tf.Module):  # type: ignore[misc]
         num += [tf.where(missing[c.name], 0.0, tf.cast(_magnitude(values[c.name], c), tf.float32)) for c in encoder.spread]
         cat = [_look_up(table, columns[c.name]) for c, table in zip(encoder.categories, self.tables, strict=True)]
         parts = [tf.stack(cat, axis=1)] if cat else []
-        parts += [_slots(columns[c.name], table, c) for c, table in zip(encoder.texts, self.words, strict=True)]
+        for text, table, pieces in zip(encoder.texts, self.words, self.pieces, strict=True):
+            parts += _slots(columns[text.name], table, pieces, text)
         rows = tf.shape(next(iter(columns.values())))[0]
         return {
             "num": tf.stack(num, axis=1) if num else tf.zeros((rows, 0), tf.float32),
@@ -149,15 +150,31 @@ def _look_up(table: Any, words: Any) -> Any:
     return tf.where(words == "", MISSING, table.lookup(words))
 
 
-def _slots(text: Any, table: Any, column: TextColumn) -> Any:
-    """The codes of the first words of each text, [row, slots]."""
+def _slots(text: Any, table: Any, pieces: Any, column: TextColumn) -> list[Any]:
+    """The codes of the first words and known pairs of each text [row, slots], and of its known pieces [row, piece_slots]."""
     plain = tf.strings.strip(tf.strings.regex_replace(tf.strings.lower(text), SEPARATORS, " "))
-    words = tf.strings.split(plain, " ")[:, : column.slots].to_tensor("", shape=(None, column.slots))
-    return _look_up(table, words)
+    words = tf.strings.split(plain, " ")
+    words = tf.ragged.boolean_mask(words, words != "")
+    pairs = tf.strings.ngrams(words, 2, separator=" ")
+    found = [_first(tf.concat([table.lookup(words), _known(table, pairs)], axis=1), column.slots)]
+    if pieces is not None:
+        letters = tf.strings.unicode_split(START + words + END, "UTF-8")
+        runs = [tf.strings.ngrams(letters, length, separator="").merge_dims(1, 2) for length in PIECES]
+        found.append(_first(tf.concat([_known(pieces, run) for run in runs], axis=1), column.piece_slots))
+    return found
 
 
-def _codes(column: CategoryColumn | TextColumn) -> Any:
+def _known(table: Any, words: Any) -> Any:
+    codes = table.lookup(words)
+    return tf.ragged.boolean_mask(codes, codes != OTHER)
+
+
+def _first(codes: Any, slots: int) -> Any:
+    return codes[:, :slots].to_tensor(MISSING, shape=(None, slots))
+
+
+def _codes(vocabulary: Sequence[str]) -> Any:
     # "" is missing, so a code for it changes nothing; TensorFlow has no empty table, which a vocabulary of none would need.
-    words = tf.constant(["", *column.vocabulary], tf.string)
-    codes = tf.constant([MISSING, *range(RESERVED, len(column.vocabulary) + RESERVED)], tf.int32)
+    words = tf.constant(["", *vocabulary], tf.string)
+    codes = tf.constant([MISSING, *range(RESERVED, len(vocabulary) + RESERVED)], tf.int32)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, codes), default_value=OTHER)

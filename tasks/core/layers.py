@@ -50,12 +50,16 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
         def get_config(self) -> dict[str, Any]:
             return {**super().get_config(), "sizes": self.sizes, "width": self.width}
 
-    class TextVector(keras.layers.Layer):  # type: ignore[misc, name-defined]
-        """The mean of the vectors of a text's words, which stand in `slots` columns of the codes; code 0 is no word."""
+    class TextSequence(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """[row, slot, width]: the vectors of a text's words, which stand in `slots` columns of the codes; code 0 is no word.
 
-        def __init__(self, start: int, slots: int, words: int, width: int, **kwargs: Any) -> None:
+        In training a share of the words is left out (Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods").
+        """
+
+        def __init__(self, start: int, slots: int, words: int, width: int, dropout: float = 0.0, **kwargs: Any) -> None:
             super().__init__(**kwargs)
-            self.start, self.slots, self.words, self.width = start, slots, words, width
+            self.start, self.slots, self.words, self.width, self.dropout = start, slots, words, width, dropout
+            self.leave_out = keras.layers.Dropout(dropout) if dropout else None
 
         def build(self, shape: Any) -> None:
             self.table = self.add_weight(
@@ -63,16 +67,41 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
             )
             super().build(shape)
 
-        def call(self, codes: Any) -> Any:
+        def call(self, codes: Any, training: bool | None = None) -> Any:
             own = codes[:, self.start : self.start + self.slots]
-            vectors = _take(keras, self.table, own)  # [row, slot, width]
-            present = _ops(keras).cast(own > 0, "float32")
-            count = _ops(keras).maximum(_ops(keras).sum(present, axis=1), 1.0)
-            return _ops(keras).sum(vectors * present[:, :, None], axis=1) / count[:, None]
+            present = self._present(codes)
+            if self.leave_out is not None:
+                present = self.leave_out(present, training=training)
+            return _take(keras, self.table, own) * present[:, :, None]
+
+        def _present(self, codes: Any) -> Any:
+            """[row, slot]: 1 where a word stands, else 0."""
+            return _ops(keras).cast(codes[:, self.start : self.start + self.slots] > 0, "float32")
 
         def get_config(self) -> dict[str, Any]:
-            shape = {"start": self.start, "slots": self.slots, "words": self.words, "width": self.width}
+            shape = {"start": self.start, "slots": self.slots, "words": self.words, "width": self.width, "dropout": self.dropout}
             return {**super().get_config(), **shape}
+
+    class TextVector(TextSequence):
+        """[row, width]: the sum of the vectors of a text's words by the root of their number.
+
+        So longer texts say it louder, not as loud as their sum would; on short ones it is better than the mean.
+        """
+
+        def call(self, codes: Any, training: bool | None = None) -> Any:
+            count = _ops(keras).maximum(_ops(keras).sum(self._present(codes), axis=1), 1.0)
+            return _ops(keras).sum(super().call(codes, training=training), axis=1) / _ops(keras).sqrt(count)[:, None]
+
+    class Neighbours(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        """[row, slot, span * width]: beside each vector those of the next ones, zeros behind the last."""
+
+        def __init__(self, span: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.span = span
+
+        def call(self, vectors: Any) -> Any:
+            padded = keras.ops.pad(vectors, ((0, 0), (0, self.span - 1), (0, 0)))
+            return _concatenate(keras, [padded[:, i : i + vectors.shape[1]] for i in range(self.span)])
 
     class InputScale(keras.layers.Layer):  # type: ignore[misc, name-defined]
         """Each input times a factor of its own, from 1 on: what tells nothing is learned away (RealMLP's scaling layer)."""
@@ -120,7 +149,8 @@ def custom_layers(keras: ModuleType) -> dict[str, Any]:
                 return keras.ops.sum(x * self.kernel, axis=-1) + self.bias
             return keras.ops.einsum("bmi,mio->bmo", x, self.kernel) + self.bias
 
-    return {layer.__name__: layer for layer in (PiecewiseLinear, CategoryVectors, TextVector, InputScale, MemberScale, MemberHead)}
+    own = (PiecewiseLinear, CategoryVectors, TextSequence, TextVector, Neighbours, InputScale, MemberScale, MemberHead)
+    return {layer.__name__: layer for layer in own}
 
 
 def _ops(keras: ModuleType) -> Any:

@@ -23,7 +23,8 @@ class NetworkSpec:
     texts: slots and codes of each text; bins: pieces of the piecewise-linear expansion of a number; embedding: width of the
     vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged; images: height,
     width and channels of each, which are seen through `trunk`; family: one of FAMILIES, or a user's own "package.module:build",
-    which is given `values` besides; scaling: whether each input has a factor of its own; crosses: cross layers.
+    which is given `values` besides; scaling: whether each input has a factor of its own; crosses: cross layers;
+    spans: of each text how many neighbouring words each of hidden[0] filters of a convolution reads, one convolution for each.
     """
 
     numbers: int
@@ -43,6 +44,7 @@ class NetworkSpec:
     values: tuple[tuple[str, float | int | str], ...] = ()
     scaling: bool = False
     crosses: int = 0
+    spans: tuple[tuple[int, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +56,7 @@ class NetworkSpec:
             "categories": tuple(document["categories"]),
             "hidden": tuple(document["hidden"]),
             "values": tuple((name, value) for name, value in document.get("values", ())),
+            "spans": tuple(tuple(spans) for spans in document.get("spans", ())),
             "images": tuple((height, width, channels) for height, width, channels in document.get("images", ())),
             "trunk": TrunkSpec.from_json(document["trunk"]) if document.get("trunk") else None,
         }
@@ -83,9 +86,11 @@ def spec_of(
 # linear: a sum of what each input says alone, piecewise linear in a number (a generalised additive model, Hastie and Tibshirani
 #   1986); mlp: one network with a scaling layer (RealMLP, Holzmüller et al. 2024, arXiv 2407.04491); tabm: network.members
 #   networks in one (TabM-mini, Gorishniy et al. 2024, arXiv 2410.24210); cross: products of inputs beside an mlp, for categories
-#   that mean something together (DCN-v2, Wang et al. 2021, arXiv 2008.13535).
+#   that mean something together (DCN-v2, Wang et al. 2021, arXiv 2008.13535); cnn: convolutions over the words of texts, in order,
+#   beside their mean (Kim 2014, arXiv 1408.5882).
 _SHAPE = ("dropout", "embedding_dropout", "width", "layers")
-FAMILIES: dict[str, tuple[str, ...]] = {"linear": (), "mlp": _SHAPE, "tabm": _SHAPE, "cross": _SHAPE}
+FAMILIES: dict[str, tuple[str, ...]] = {"linear": (), "mlp": _SHAPE, "tabm": _SHAPE, "cross": _SHAPE, "cnn": _SHAPE}
+SPANS = (2, 3, 4)  # of the family cnn, each one shorter than in Kim 2014: the texts here are short
 TRAINING = ("learning_rate", "weight_decay")
 
 
@@ -158,8 +163,14 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         parts.append(layers.Dropout(spec.embedding_dropout, name="categories_dropout")(vectors))
     start = len(spec.categories)
     for i, (slots, words) in enumerate(spec.texts):
-        mean = ours["TextVector"](start, slots, words, spec.embedding, name=f"text_{i}")(cat)
-        parts.append(layers.Dropout(spec.embedding_dropout, name=f"text_{i}_dropout")(mean))
+        shape = {"start": start, "slots": slots, "words": words, "width": spec.embedding, "dropout": spec.embedding_dropout}
+        parts.append(ours["TextVector"](**shape, name=f"text_{i}")(cat))
+        spans = spec.spans[i] if spec.spans else ()
+        vectors = ours["TextSequence"](**shape, name=f"text_{i}_words")(cat) if spans else None
+        for span in spans:  # a convolution, as a product of matrices: XLA's own is a hundred times slower on a CPU
+            near = ours["Neighbours"](span, name=f"text_{i}_{span}_near")(vectors)
+            read = layers.Dense(spec.hidden[0], activation="relu", name=f"text_{i}_{span}")(near)
+            parts.append(layers.GlobalMaxPooling1D(name=f"text_{i}_{span}_most")(read))
         start += slots
     pixels = {image_input(i): layers.Input(shape, dtype="uint8", name=image_input(i)) for i, shape in enumerate(spec.images)}
     for name, image in pixels.items():

@@ -30,3 +30,14 @@ def test_baselines_learn_from_the_cells_of_an_image() -> None:
     target = Target("binary", "y", (0, 1))
     for scores in (score_linear(target, rows, rows, sizes), score_gradient_boosting(target, rows, rows, sizes, 1)):
         assert scores[truth].mean() > scores[~truth].mean() + 0.8
+
+
+def test_baselines_of_texts_alone_read_their_words_or_tell_the_constant() -> None:
+    draw = np.random.default_rng(0)
+    codes = draw.integers(2, 40, (300, 6)).astype(np.int32)
+    truth = (codes == 7).any(axis=1)
+    rows = Rows({"num": np.zeros((300, 0), np.float32), "cat": codes}, truth.astype(np.float32))
+    target, sizes = Target("binary", "y", (0, 1)), Sizes(0, 0, (), ((6, 40),))
+    linear = score_linear(target, rows, rows, sizes)
+    assert linear[truth].min() > linear[~truth].max()
+    np.testing.assert_allclose(score_gradient_boosting(target, rows, rows, sizes, 1), truth.mean(), atol=1e-6)

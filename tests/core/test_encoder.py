@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from tasks.core.calendar import CYCLES, cycles, format_time, parse_time
 from tasks.core.encoder import MISSING, OTHER, Encoder, Words, fit_encoder
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.target import Target
-from tasks.core.tokens import split_words
+from tasks.core.tokens import pair_words, split_pieces, split_words
 
 Rows = list[dict[str, Any]]
 
@@ -44,6 +45,7 @@ def fit(
     max_words: int = 100,
     slots: int = 3,
     required: frozenset[str] = frozenset(),
+    piece_slots: int = 0,
 ) -> Encoder:
     """Fitted on rows as a client sends them: n, m numbers; t a time; c, d categories; x text; of these those that are there."""
 
@@ -54,12 +56,13 @@ def fit(
         return np.array([math.nan if row[name] is None else parse_time(row[name]) for row in rows])
 
     names = list(rows[0])
+    words = [split_words(row.get("x") or "") for row in rows]
     return fit_encoder(
         Target("binary", "late", (0, 1)),
         numbers={name: floats(name) for name in names if name in ("n", "m")},
         dates={name: seconds(name) for name in names if name == "t"},
         categories={name: Counter(row[name] for row in rows if row[name]) for name in names if name in ("c", "d")},
-        texts={name: Counter(word for row in rows for word in set(split_words(row[name] or ""))) for name in names if name == "x"},
+        texts={name: twice(word for one in words for word in {*one, *pair_words(one)}) for name in names if name == "x"},
         missing=frozenset(name for name in names if any(row[name] is None for row in rows)),
         required=required,
         quantiles=quantiles,
@@ -67,8 +70,17 @@ def fit(
         max_words=max_words,
         slots=slots,
         token_words=max_words,
+        pieces={name: twice(piece for one in words for piece in set(split_pieces(one))) for name in names if name == "x"},
+        piece_slots=piece_slots,
+        most_pieces=max_words,
         holidays=HOLIDAYS,
     )
+
+
+def twice(words: Iterable[str]) -> Counter[str]:
+    """As of a table that has each row twice: in a text only words of two rows are known."""
+    counts = Counter(words)
+    return counts + counts
 
 
 def encode(encoder: Encoder, *rows: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -83,9 +95,14 @@ def graph_encode(encoder: Encoder, rows: Rows) -> dict[str, NDArray[Any]]:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(rows, min_size=1, max_size=10), st.lists(rows, min_size=1, max_size=10), st.sampled_from([2, 3, 64]))
-def test_graph_and_numpy_encode_any_row_alike(training: Rows, others: Rows, quantiles: int) -> None:
-    encoder = fit(training, quantiles=quantiles)
+@given(
+    st.lists(rows, min_size=1, max_size=10),
+    st.lists(rows, min_size=1, max_size=10),
+    st.sampled_from([2, 3, 64]),
+    st.sampled_from([0, 9]),
+)
+def test_graph_and_numpy_encode_any_row_alike(training: Rows, others: Rows, quantiles: int, piece_slots: int) -> None:
+    encoder = fit(training, quantiles=quantiles, piece_slots=piece_slots)
     for some in (training, others):
         ours, theirs = encode(encoder, *some), graph_encode(encoder, some)
         np.testing.assert_allclose(theirs["num"], ours["num"], rtol=0, atol=2e-6)
@@ -197,9 +214,33 @@ def test_missing_word_is_not_a_rare_one_however_it_is_written() -> None:
 
 def test_text_is_the_codes_of_its_first_words() -> None:
     encoder = fit([{"x": "The quick, BROWN fox"}], slots=3)
-    assert encoder.texts[0].vocabulary == ("brown", "fox", "quick", "the")
+    assert encoder.texts[0].vocabulary == ("brown", "brown fox", "fox", "quick", "quick brown", "the", "the quick")
     encoded = encode(encoder, {"x": "the fox"}, {"x": "a brown-fox; the end"}, {"x": None}, {"x": "--"})
-    np.testing.assert_array_equal(encoded["cat"], [[5, 3, 0], [OTHER, 2, 3], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(encoded["cat"], [[7, 4, 0], [OTHER, 2, 4], [0, 0, 0], [0, 0, 0]])
+
+
+def test_known_pairs_stand_behind_the_words_and_pieces_in_slots_of_their_own() -> None:
+    encoder = fit([{"x": "good day"}], slots=4, piece_slots=3)
+    text = encoder.texts[0]
+    assert text.vocabulary == ("day", "good", "good day")
+    assert text.pieces == tuple(
+        sorted(["<day>", "<goo", "good>", "<good", "good", "ood>", "<go", "goo", "ood", "od>", "<day", "day>", "<da", "day", "ay>"])
+    )
+    (same, other) = encode(encoder, {"x": "a good day"}, {"x": "goody"})["cat"]
+    assert same[:4].tolist() == [OTHER, 3, 2, 4]
+    assert [text.pieces[code - 2] for code in same[4:]] == ["<good", "good>", "<day>"]
+    assert other[:4].tolist() == [OTHER, 0, 0, 0]
+    assert [text.pieces[code - 2] for code in other[4:]] == ["<good", "<goo", "good"]  # what a word that is not known has of them
+
+
+def test_word_of_a_text_is_known_when_it_stands_in_two_rows() -> None:
+    counts = {"x": {"twice": 2, "once": 1}}
+    encoder = fit_encoder(
+        Target("binary", "late", (0, 1)), numbers={}, dates={}, categories={}, texts=counts, missing=frozenset(),
+        required=frozenset(), quantiles=2, min_count=100, max_words=9, slots=2, token_words=9,
+    )  # fmt: skip
+    assert encoder.texts[0].vocabulary == ("twice",)
+    assert encoder.texts[0].blocks == ((2, 3),)
 
 
 def test_time_is_a_position_and_where_it_stands_in_day_week_and_year() -> None:

@@ -234,7 +234,8 @@ def test_sizes_suit_the_table(rows: int, columns: int) -> None:
     assert sizes.golden_rows <= rows * sizes.test
     assert sizes.calibration_rows <= train
     assert sizes.min_rows < rows
-    assert sizes.tokens == 18
+    assert (sizes.tokens, sizes.pieces) == (36, {"slots": 192, "most": 30_000})
+    assert choose_sizes(rows, columns, "binary", 0).pieces is None
 
 
 def test_what_may_mean_something_else_is_told() -> None:
