@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.images import read_part
+from tasks.backbone import build_teacher
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
 from tasks.core.training import Schedule, Training, predict
 from tasks.core.trunk import TrunkSpec
-from tasks.fit import build_teacher
 from tasks.networks import save_network
 from tasks.params import Backbone
 from tasks.stage import content_hash

@@ -73,8 +73,9 @@ def compress(
         ("student int8", "8-bit weights and activations, scaled on training rows", small, 8, calibration),
         *tuned,
         ("student alone", "the same network without a teacher, 32-bit floats", alone, 32, None),
-        ("large", "the best single network of the teacher, 32-bit floats", large, 32, None),
     ]
+    if not large_spec.seen:  # else it wants what a backbone makes of images, which is not served
+        networks.append(("large", "the best single network of the teacher, 32-bit floats", large, 32, None))
     listing = []
     with stage.replacing(candidates) as folder:
         folder.mkdir(parents=True)

@@ -47,13 +47,23 @@ class ArrayWriter:
 
 
 def load_rows(features: Path, part: Part) -> Rows:
-    """The arrays of one part, mapped read-only; DataError when one is missing or not whole."""
+    """The arrays of one part, as the student and the service have them, mapped read-only; DataError when one is not whole."""
+    return _load(features / part, "image*.npy")
+
+
+def load_seen(features: Path, part: Part) -> Rows:
+    """The arrays of one part as the teacher has them: what a backbone made of images in place of these, where there is one."""
+    folder = features / part
+    return _load(folder, "seen*.npy" if any(folder.glob("seen*.npy")) else "image*.npy")
+
+
+def _load(folder: Path, images: str) -> Rows:
     try:
-        pixels = sorted(path.stem for path in (features / part).glob("image*.npy"))
-        arrays = {name: _map(features / part / f"{name}.npy") for name in ("num", "cat", *pixels)}
-        target = _map(features / part / "target.npy")
+        found = sorted(path.stem for path in folder.glob(images))
+        arrays = {name: _map(folder / f"{name}.npy") for name in ("num", "cat", *found)}
+        target = _map(folder / "target.npy")
     except (OSError, ValueError) as error:
-        raise DataError(f"{features / part} is not whole ({error}); run preprocess again") from error
+        raise DataError(f"{folder} is not whole ({error}); run preprocess again") from error
     return Rows(arrays, target)
 
 

@@ -14,18 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import stage
+from tasks.backbone import build_teacher, load_body
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DataError, ParamsError
-from tasks.core.models import FAMILIES, SPANS, Configuration, NetworkSpec, build, check_family, spec_of
+from tasks.core.models import FAMILIES, SPANS, Configuration, NetworkSpec, check_family, spec_of
 from tasks.core.precision import dtype_policy, fastest_policy
 from tasks.core.rows import Rows
 from tasks.core.target import Task
 from tasks.core.team import ALONE, Team
 from tasks.core.training import Epoch, Schedule, Training
-from tasks.core.trunk import TrunkSpec, adopt
-from tasks.features import load_rows
+from tasks.core.trunk import TrunkSpec
+from tasks.features import load_seen
 from tasks.memory import free_memory
-from tasks.networks import load_arrays, load_network, save_arrays
+from tasks.networks import load_arrays, save_arrays
 from tasks.params import Backbone, Convolutions, Network
 from tasks.progress import Meter
 
@@ -93,7 +94,7 @@ def fit(
 
 def fit_job(job: Job, folder: Path, team: Team = ALONE, keeps: bool = True, watch: Callable[[], None] = lambda: None) -> Fitted:
     """The network, fitted on from the checkpoint that `folder` holds; the process that `keeps` writes the next ones there."""
-    rows, validation = load_rows(job.features, "train"), load_rows(job.features, "validation")
+    rows, validation = load_seen(job.features, "train"), load_seen(job.features, "validation")
     keras.utils.set_random_seed(job.schedule.seed)
     with dtype_policy(fastest_policy()):
         model = build_teacher(job.spec, job.backbone)
@@ -164,7 +165,12 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
     check_family(family, configuration.values)
     if family == "cnn" and not encoder.texts:
         raise ParamsError("tune.families.cnn reads texts, and table.texts names none; take it out")
-    shape: dict[str, Any] = {"bins": network.bins, "embedding": network.embedding, "trunk": trunk_spec(network.images)}
+    shape: dict[str, Any] = {
+        "bins": network.bins,
+        "embedding": network.embedding,
+        "trunk": teacher_trunk(encoder, network),
+        "seen": True,
+    }
     if family == "linear":
         return replace(spec_of(encoder, **{**shape, "embedding": encoder.target.outputs}, hidden=()), family=family)
     if family not in FAMILIES:
@@ -183,22 +189,13 @@ def teacher_spec(encoder: Encoder, network: Network, configuration: Configuratio
     return replace(spec, family=family, crosses=layers if family == "cross" else 0, spans=reads if family == "cnn" else ())
 
 
-def build_teacher(spec: NetworkSpec, backbone: Backbone | None) -> Any:
-    """An untrained network, but for the convolutions of a backbone; DataError when that is not what params.yaml says."""
-    model = build(keras, spec)
-    if backbone is None:
-        return model
-    where = f"network.backbone {backbone.path!r}"
-    if not Path(backbone.path).is_dir():
-        raise DataError(f"{where} is no folder; expected that of a network, such as models/teacher/network of another workspace")
-    if (found := stage.content_hash(Path(backbone.path))) != backbone.sha256:
-        raise DataError(f"{where} has sha256 {found}, params.yaml says {backbone.sha256}; if it is the right one, write that")
-    _, donor = load_network(keras, Path(backbone.path))
-    try:
-        adopt(model, donor, backbone.frozen)
-    except ValueError as error:
-        raise DataError(f"{where} does not fit network.images and preprocess.images: {error}") from error
-    return model
+def teacher_trunk(encoder: Encoder, network: Network) -> TrunkSpec | None:
+    """What the teacher's networks see images by: convolutions of ours, or those of a network from anywhere, which learn on."""
+    trunk, backbone = trunk_spec(network.images), network.backbone
+    if trunk is None or backbone is None or not backbone.pixels or not encoder.images:
+        return trunk
+    body = load_body(backbone, encoder.sizes.images[0], "network.backbone")
+    return replace(trunk, config=body.to_json(), pixels=backbone.pixels)
 
 
 def trunk_spec(images: Convolutions | None) -> TrunkSpec | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from tasks.core.errors import ParamsError
+from tasks.core.images import PixelScale
 from tasks.core.metrics import METRICS, Metric
 from tasks.core.target import Label, Task, as_text
 
@@ -388,6 +389,29 @@ class Pieces(Section):
     most: Annotated[int, Field(ge=1, le=10_000_000)]  # of a column, the most frequent ones
 
 
+class Backbone(Section):
+    """A network that saw other images, which the teacher sees by; the served student never does.
+
+    path: a folder as the stages write it, such as models/teacher/network of another workspace, whose convolutions the teacher's
+    start from; or, from anywhere, a .keras file, a folder with a SavedModel, or the file of weights, without their top, of an
+    `architecture` of keras.applications. These two files may be behind a URL. sha256: of the file, or of the folder's content.
+    pixels: how a network from anywhere wants them, as core.trunk.scale_pixels says. Frozen ones stay as they are, the others
+    learn on.
+    """
+
+    path: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    frozen: bool
+    architecture: Name | None = None
+    pixels: PixelScale | None = None
+
+    @model_validator(mode="after")
+    def _says_how_it_takes_pixels(self) -> Self:
+        if self.architecture and not self.pixels:
+            raise ValueError(f"architecture {self.architecture} needs pixels: one of {list(get_args(PixelScale))}")
+        return self
+
+
 class Preprocess(Section):
     split: Split
     quantiles: Annotated[int, Field(ge=2, le=65_536)]
@@ -398,6 +422,13 @@ class Preprocess(Section):
     pieces: Pieces | None = None  # of the words of the columns under table.texts
     holidays: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]+)?$")] | None  # a country, or a part of one: US, DE-BY
     images: Pixels | None = None  # of the columns under table.images
+    backbone: Backbone | None = None  # frozen: what it makes of each image is computed once, for the teacher
+
+    @model_validator(mode="after")
+    def _backbone_is_frozen(self) -> Self:
+        if self.backbone and (not self.images or not self.backbone.frozen or not self.backbone.pixels):
+            raise ValueError("backbone needs images, pixels and frozen: true; one that learns on belongs under network.backbone")
+        return self
 
 
 class Hyperparameter(Section):
@@ -461,15 +492,6 @@ class Convolutions(Section):
     flip: bool
 
 
-class Backbone(Section):
-    """A network that saw other images, from which the teacher's convolutions start: a folder as the stages write it, such as
-    models/teacher/network of another workspace, and the hash of its content. Frozen ones stay as they are, the others learn on."""
-
-    path: Name
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    frozen: bool
-
-
 class Network(Section):
     members: Annotated[int, Field(ge=1, le=256)]
     bins: Bins
@@ -480,7 +502,9 @@ class Network(Section):
     @model_validator(mode="after")
     def _backbone_is_of_convolutions(self) -> Self:
         if self.backbone and not self.images:
-            raise ValueError("backbone needs images: the convolutions that start from it")
+            raise ValueError("backbone needs images: the convolutions that start from it, or how images are moved and mirrored")
+        if self.backbone and self.backbone.pixels and self.backbone.frozen:
+            raise ValueError("a frozen network from anywhere belongs under preprocess.backbone, which lets it see each image once")
         return self
 
 
@@ -659,7 +683,11 @@ class Params(Section):
                 f"train.batch {self.train.batch} has no equal shares for compute.workers {self.compute.workers}; change either"
             )
         if self.table.images and (
-            lacking := [f"{name}.images" for name in ("preprocess", "network", "distill") if getattr(self, name).images is None]
+            lacking := [
+                f"{name}.images"
+                for name in ("preprocess", "network", "distill")
+                if getattr(self, name).images is None and not (name == "network" and self.preprocess.backbone)
+            ]
         ):
             raise ValueError(f"table.images names {list(self.table.images)}, which need {', '.join(lacking)}")
         gate = self.evaluate.gate

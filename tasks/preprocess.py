@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
 
     found = survey(valid, table, parts, seed, pieces=preprocess.pieces is not None)
     check_classes(found, table)
+    see, seen = look_by(preprocess)
     encoder = fit_encoder(
         fit_target(found, table),
         numbers={name: found.values(name) for name in table.numbers},
@@ -61,16 +62,31 @@ def preprocess(seed: int, table: Table, preprocess: Preprocess, *, valid: Path, 
         piece_slots=preprocess.pieces.slots if preprocess.pieces else 0,
         most_pieces=preprocess.pieces.most if preprocess.pieces else 0,
         holidays=public_holidays(preprocess.holidays, [found.values(name) for name in table.dates]),
-        images=tuple(ImageColumn(name, **preprocess.images.model_dump()) for name in table.images) if preprocess.images else (),
+        images=tuple(ImageColumn(name, **preprocess.images.model_dump(), seen=seen) for name in table.images)
+        if preprocess.images
+        else (),
     )
 
     with stage.replacing(features) as folder:
         write_parts(folder, valid, table, encoder, parts, sizes)
+        if see:
+            see(folder)
         (folder / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1, ensure_ascii=False))
     for code, part in enumerate(PARTS):
         log.info("%s: %s rows, %s", part, f"{sizes[part]:,}", found.describe(code, table))
     known = {column.name: len(column.vocabulary) for column in encoder.worded}
     log.info("encoder: %s numbers, %s flags, known words %s", encoder.sizes.numbers, encoder.sizes.flags, known)
+
+
+def look_by(preprocess: Preprocess) -> tuple[Callable[[Path], None] | None, int]:
+    """What writes how a backbone sees the images in the folder of features, and how many features it makes, if there is one."""
+    if preprocess.backbone is None or preprocess.images is None:
+        return None, 0
+    from tasks.backbone import load_backbone, write_seen  # TensorFlow, which nothing else here needs
+
+    how = preprocess.images
+    see, width = load_backbone(preprocess.backbone, (how.height, how.width, how.channels), "preprocess.backbone")
+    return lambda folder: write_seen(folder, see), width
 
 
 @dataclass

@@ -29,7 +29,7 @@ from tasks.core.sparse import SparseColumns, grow_linear
 from tasks.core.training import Epoch, Schedule, compile_scores, score_rows
 from tasks.core.trees import Grown, Trees, grow_boosting, grow_forest, tree_columns
 from tasks.core.weights import weigh_classes
-from tasks.features import load_encoder, load_rows
+from tasks.features import load_encoder, load_seen
 from tasks.fit import Fitted, Job, load_best, teacher_spec
 from tasks.networks import save_network
 from tasks.params import Compute, Network, Train
@@ -66,7 +66,7 @@ def train_model(
     """`teacher` holds what the blend says of every part and of made-up rows, and its best network; `history` a line per epoch."""
     encoder = load_encoder(features)
     target = encoder.target
-    rows, validation = load_rows(features, "train"), load_rows(features, "validation")
+    rows, validation = load_seen(features, "train"), load_seen(features, "validation")
     folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
     weights = weigh_classes(train.class_weights, target, rows.target)
 
@@ -102,7 +102,7 @@ def train_model(
     count = 0 if encoder.images or (len(encoder.places) < 2 and not encoder.texts) else round(train.made * len(rows))
     made = mix_rows(rows, opinion, encoder.places, len(encoder.categories), count, seed)
     scores: dict[Said, NDArray[np.float32]] = {"train": opinion, "validation": mix(shares, said)}
-    scores["test"] = say(load_rows(features, "test"))
+    scores["test"] = say(load_seen(features, "test"))
     scores["made"] = say(made) if len(made) else opinion[:0]
     quality = measure(target, np.asarray(validation.target), scores["validation"])
     log.info("teacher: validation %s", ", ".join(f"{metric} {value:.5f}" for metric, value in quality.items()))

@@ -11,13 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tasks.backbone import build_teacher
 from tasks.core.encoder import Encoder
 from tasks.core.errors import DivergedError, TidemillError
 from tasks.core.rows import Rows
 from tasks.core.training import Epoch, Schedule, Training
 from tasks.core.trials import Asked, Outcome
-from tasks.features import load_encoder, load_rows
-from tasks.fit import build_teacher, fit, teacher_spec
+from tasks.features import load_encoder, load_seen
+from tasks.fit import fit, teacher_spec
 from tasks.params import Network, Tune
 from tasks.stage import RUN_PID, die_with
 from tasks.workers import ANSWER, Work
@@ -35,8 +36,8 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     network, tune = Network.model_validate_json(work.network), Tune.model_validate_json(work.tune)
     features = Path(work.features)
-    encoder, validation = load_encoder(features), load_rows(features, "validation")
-    rows = choose_rows(load_rows(features, "train"), tune.rows, work.seed)
+    encoder, validation = load_encoder(features), load_seen(features, "validation")
+    rows = choose_rows(load_seen(features, "train"), tune.rows, work.seed)
     for line in sys.stdin:
         asked = Asked.from_json(json.loads(line))
         outcome = run_trial(asked, work.seed, network, tune, encoder, rows, validation)

@@ -85,12 +85,16 @@ class TextColumn:
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """An image, in every row: resized to height and width, of one channel (grey) or three (red, green, blue)."""
+    """An image, in every row: resized to height and width, of one channel (grey) or three (red, green, blue).
+
+    Training may see it by a backbone besides, which makes `seen` features of it; serving does not.
+    """
 
     name: str
     height: int
     width: int
     channels: Channels
+    seen: int = 0
 
     required = True
 
@@ -123,6 +127,7 @@ class Sizes:
     categories: tuple[int, ...]
     texts: tuple[tuple[int, int], ...]
     images: tuple[tuple[int, int, int], ...] = ()  # height, width and channels of each
+    seen: tuple[int, ...] = ()  # features that a backbone makes of each, if there is one
     magnitudes: int = 0
 
 
@@ -180,7 +185,8 @@ class Encoder:
             tuple(len(column.vocabulary) + RESERVED for column in self.categories),
             tuple(block for text in self.texts for block in text.blocks),
             tuple((image.height, image.width, image.channels) for image in self.images),
-            len(self.spread),
+            magnitudes=len(self.spread),
+            seen=tuple(image.seen for image in self.images if image.seen),
         )
 
     @property
@@ -300,6 +306,11 @@ class Encoder:
 def image_input(place: int) -> str:
     """The name of the network's input that takes the image column at that place among them."""
     return f"image{place}"
+
+
+def seen_input(place: int) -> str:
+    """The name of the input that takes what a backbone makes of the image column at that place among them."""
+    return f"seen{place}"
 
 
 def _codes(vocabulary: Iterable[str]) -> dict[str, int]:

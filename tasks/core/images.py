@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 Channels = Literal[1, 3]
+PixelScale = Literal["raw", "unit", "signed", "torch", "caffe"]  # which pixels a network was trained on: core.trunk.scale_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow's other readers are rarer, and an attacker's choice
 MOST_PIXELS = 50_000_000  # a small file may say that it holds more than memory does

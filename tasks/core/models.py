@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.encoder import Encoder, image_input
+from tasks.core.encoder import Encoder, image_input, seen_input
 from tasks.core.errors import ParamsError
 from tasks.core.layers import custom_layers
 from tasks.core.trunk import TrunkSpec, see
@@ -24,7 +24,8 @@ class NetworkSpec:
     vector of a category or a word; outputs: one, or one for each class; members: networks in one, averaged; images: height,
     width and channels of each, which are seen through `trunk`; family: one of FAMILIES, or a user's own "package.module:build",
     which is given `values` besides; scaling: whether each input has a factor of its own; crosses: cross layers;
-    spans: of each text how many neighbouring words each of hidden[0] filters of a convolution reads, one convolution for each.
+    spans: of each text how many neighbouring words each of hidden[0] filters of a convolution reads, one convolution for each;
+    seen: features that a backbone made of each image, which then is no input itself.
     """
 
     numbers: int
@@ -45,6 +46,7 @@ class NetworkSpec:
     scaling: bool = False
     crosses: int = 0
     spans: tuple[tuple[int, ...], ...] = ()
+    seen: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +59,7 @@ class NetworkSpec:
             "hidden": tuple(document["hidden"]),
             "values": tuple((name, value) for name, value in document.get("values", ())),
             "spans": tuple(tuple(spans) for spans in document.get("spans", ())),
+            "seen": tuple(document.get("seen", ())),
             "images": tuple((height, width, channels) for height, width, channels in document.get("images", ())),
             "trunk": TrunkSpec.from_json(document["trunk"]) if document.get("trunk") else None,
         }
@@ -74,11 +77,14 @@ def spec_of(
     embedding_dropout: float = 0.0,
     trunk: TrunkSpec | None = None,
     scaling: bool = False,
+    seen: bool = False,
 ) -> NetworkSpec:
-    """The shape that fits what the encoder makes and what its target needs."""
+    """The shape that fits what the encoder makes and what its target needs; `seen` by a backbone, where there is one."""
     sizes = encoder.sizes
     inputs = (sizes.numbers, sizes.flags, sizes.categories, sizes.texts)
     shape = NetworkSpec(*inputs, bins, embedding, hidden, encoder.target.outputs, members, dropout, embedding_dropout)
+    if seen and sizes.seen:
+        return replace(shape, scaling=scaling, seen=sizes.seen)
     return replace(shape, scaling=scaling, images=sizes.images, trunk=trunk if sizes.images else None)
 
 
@@ -173,6 +179,8 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
             parts.append(layers.GlobalMaxPooling1D(name=f"text_{i}_{span}_most")(read))
         start += slots
     pixels = {image_input(i): layers.Input(shape, dtype="uint8", name=image_input(i)) for i, shape in enumerate(spec.images)}
+    seen = {seen_input(i): layers.Input((width,), name=seen_input(i)) for i, width in enumerate(spec.seen)}
+    parts += seen.values()
     for name, image in pixels.items():
         assert spec.trunk is not None
         parts.append(see(keras, image, spec.trunk, name))
@@ -198,7 +206,7 @@ def build(keras: ModuleType, spec: NetworkSpec) -> Any:
         if spec.members > 1
         else layers.Dense(spec.outputs, name="logits")
     )
-    return keras.Model({"num": num, "cat": cat, **pixels}, head(x), name="network")
+    return keras.Model({"num": num, "cat": cat, **pixels, **seen}, head(x), name="network")
 
 
 def _build_own(keras: ModuleType, spec: NetworkSpec) -> Any:

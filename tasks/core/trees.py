@@ -43,14 +43,15 @@ class Grown:
 
 
 def tree_columns(rows: Rows, sizes: Sizes) -> NDArray[np.float32]:
-    """[row, column]: numbers (not once more as magnitudes, which order rows the same), cells of images, codes of categories."""
+    """[row, column]: numbers (not once more as magnitudes, which order rows the same), what is seen of images, codes
+    of categories."""
     numbers = rows.num.shape[1] - sizes.magnitudes
-    return np.hstack([np.asarray(rows.num)[:, :numbers], *_cells_of(rows), rows.cat[:, : len(sizes.categories)]])
+    return np.hstack([np.asarray(rows.num)[:, :numbers], *_seen_of(rows), rows.cat[:, : len(sizes.categories)]])
 
 
 def dense_columns(rows: Rows) -> NDArray[np.float32]:
     """The numbers, and of each image the mean, -1 to 1, of the cells of a grid of at most CELLS x CELLS over it."""
-    return np.hstack([np.asarray(rows.num), *_cells_of(rows)])
+    return np.hstack([np.asarray(rows.num), *_seen_of(rows)])
 
 
 def grow_boosting(
@@ -108,8 +109,10 @@ def class_scores(target: Target, classes: NDArray[Any], scores: NDArray[Any]) ->
     return full[:, 1] if target.task == "binary" else full
 
 
-def _cells_of(rows: Rows) -> list[NDArray[np.float32]]:
-    return [_cells(array) for name, array in rows.inputs.items() if name.startswith("image")]
+def _seen_of(rows: Rows) -> list[NDArray[np.float32]]:
+    """Of each image the features that a backbone made of it, or its cells."""
+    images = {name: array for name, array in rows.inputs.items() if name not in ("num", "cat")}
+    return [_cells(array) if name.startswith("image") else np.asarray(array) for name, array in images.items()]
 
 
 def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

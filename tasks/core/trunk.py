@@ -8,6 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tasks.core.images import PixelScale
+
+MEANS, SPREADS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green and blue in ImageNet, as its networks take them
+CAFFE_MEANS = (103.939, 116.779, 123.68)  # of blue, green and red, as the first of them did (Simonyan and Zisserman 2014)
+BODY = "_backbone"  # behind the input's name, the layer that is another's network
 LARGEST = 64  # pixels of a side after the first convolution: larger images are first made smaller
 MOMENTUM = 0.9  # of batch normalisation's averages: Keras's 0.99 would not have settled after the few steps of a small table
 
@@ -15,11 +20,14 @@ MOMENTUM = 0.9  # of batch normalisation's averages: Keras's 0.99 would not have
 @dataclass(frozen=True)
 class TrunkSpec:
     """Filters of each stage, the next one at half the side; in training each image is moved by up to `shift` pixels each way
-    and, where `flip` says so, mirrored half the time."""
+    and, where `flip` says so, mirrored half the time. With a `config`, Keras's JSON of another network, that one sees instead,
+    which takes pixels as `pixels` says."""
 
     channels: tuple[int, ...]
     shift: int
     flip: bool
+    config: str = ""
+    pixels: PixelScale = "signed"
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "TrunkSpec":
@@ -36,7 +44,11 @@ def see(keras: ModuleType, pixels: Any, spec: TrunkSpec, name: str) -> Any:
     """
     layers = keras.layers
     x = augmentation(keras)(spec.shift, spec.flip, name=f"{name}_augment")(pixels)
-    x = layers.Rescaling(1 / 127.5, -1.0, name=f"{name}_scale")(x)
+    x = scale_pixels(keras, x, spec.pixels, f"{name}_scale")
+    if spec.config:
+        body = keras.models.model_from_json(spec.config)
+        body.name = f"{name}{BODY}"
+        return pool(keras, body(x), f"{name}_mean")
     stride = 2 ** max(0, math.ceil(math.log2(max(x.shape[1:3]) / LARGEST)))
     for i, filters in enumerate(spec.channels):
         x = _convolve(keras, x, filters, f"{name}_{i}", stride=stride, pool=True)
@@ -46,6 +58,23 @@ def see(keras: ModuleType, pixels: Any, spec: TrunkSpec, name: str) -> Any:
             x = layers.Add(name=f"{name}_{i}_sum")([x, y])
         stride = 1
     return layers.GlobalMaxPooling2D(name=f"{name}_most")(x)
+
+
+def scale_pixels(keras: ModuleType, pixels: Any, how: PixelScale, name: str) -> Any:
+    """Pixels of 0 to 255 as a network was trained to take them: as they are (raw), from 0 to 1 (unit), from -1 to 1 (signed), less
+    the means of ImageNet's colours by their spreads (torch), or less the means, blue first (caffe), of red, green and blue."""
+    scale: Any = {"raw": 1.0, "unit": 1 / 255, "signed": 1 / 127.5, "caffe": 1.0}.get(how) or [1 / (255 * s) for s in SPREADS]
+    shift: Any = {"raw": 0.0, "unit": 0.0, "signed": -1.0}.get(how)
+    if how == "caffe":
+        pixels, shift = pixels[..., ::-1], [-mean for mean in CAFFE_MEANS]
+    elif how == "torch":
+        shift = [-mean / spread for mean, spread in zip(MEANS, SPREADS, strict=True)]
+    return keras.layers.Rescaling(scale, shift, name=name)(pixels)
+
+
+def pool(keras: ModuleType, seen: Any, name: str) -> Any:
+    """[row, feature]: the mean over all places, of what has places."""
+    return keras.layers.GlobalAveragePooling2D(name=name)(seen) if len(seen.shape) == 4 else seen
 
 
 def _convolve(keras: ModuleType, x: Any, filters: int, name: str, stride: int = 1, pool: bool = False) -> Any:
