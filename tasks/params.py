@@ -509,7 +509,7 @@ class Network(Section):
 
 
 class Tune(Section):
-    oracle: Literal["bayesian", "random"]
+    oracle: Literal["bayesian", "random", "hyperband"]
     budget: Budget
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
     ahead: Annotated[int, Field(ge=1, le=256)]
@@ -519,6 +519,12 @@ class Tune(Section):
     epochs: Epochs
     batch: Batch
     families: Annotated[dict[Name, dict[Name, Hyperparameter]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _stops_by_one_rule(self) -> Self:
+        if self.oracle == "hyperband" and self.stop_after is not None:
+            raise ValueError("oracle hyperband has its own rule for ending trials: stop_after null is what goes with it")
+        return self
 
     @model_validator(mode="after")
     def _asks_far_enough_ahead(self) -> Self:

@@ -123,7 +123,9 @@ def in_words(outcome: Outcome) -> str:
         case "finished":
             return f"validation loss {outcome.loss:.5f}"
         case "stopped":
-            return f"stopped after epoch {len(outcome.losses)}, validation loss {outcome.loss:.5f} is worse than the median"
+            return (
+                f"stopped after epoch {len(outcome.losses)}, validation loss {outcome.loss:.5f} is worse than what others had there"
+            )
         case "failed":
             return f"failed: {outcome.reason}"
 

@@ -69,7 +69,7 @@ def test_params_of_the_repository_load() -> None:
         ("money: null", "money: 3", ["tune.budget", "money needs price_per_hour"]),
         ("parallel: auto", "parallel: 3", ["tune", "3 trials at once need tune.ahead of at least 3, found 2"]),
         ("parallel: auto", "parallel: many", ["tune.parallel"]),
-        ("oracle: bayesian", "oracle: grid", ["tune.oracle: found 'grid'", "'bayesian' or 'random'"]),
+        ("oracle: bayesian", "oracle: grid", ["tune.oracle: found 'grid'", "'bayesian', 'random' or 'hyperband'"]),
         ("name: flights", "name: my flights", ["name: found 'my flights'", "pattern"]),
         ("  patience: 2", "  patience: 2\n  patience: 3", ["duplicate key", "patience", "params.yaml:1"]),
         ("  numbers: [", "  numbers: [arr_delay, ", ["table", "['arr_delay'] cannot be features"]),

@@ -18,9 +18,10 @@ from sklearn.exceptions import ConvergenceWarning
 from tasks.core.models import Configuration
 from tasks.core.trials import Asked, Choices, Interval, Outcome, Space
 
-Kind = Literal["bayesian", "random"]
+Kind = Literal["bayesian", "random", "hyperband"]
 MOST_DRAWS = 50  # of a configuration that was not tried yet, before there is held to be none
 POINTS = 3  # of a family, before a model of its losses chooses the next
+KEPT = 3  # of the trials that reach a rung of Hyperband one in so many goes on, and rungs are so many times apart
 CHANCES = 2  # of a family to end a trial, when others do
 
 
@@ -30,8 +31,9 @@ class Search:
     A trial is chosen from the outcomes of all but the `ahead` - 1 trials before it, told in the order of their numbers; so up
     to `ahead` may run at once, and the search is the same however many do and whichever ends first. Of those under way the
     model assumes a pessimistic loss (KerasTuner's own, after Ginsbourger et al. 2010, "Kriging is well-suited to parallelize
-    optimization"). A search that was killed is made anew and told again: it asks for exactly the trials of an undisturbed one
-    (KerasTuner's own reload skips or repeats trials, keras-tuner issues 439 and 596).
+    optimization"). Hyperband draws its configurations and stops the trials that its rungs leave behind. A search that was killed
+    is made anew and told again: it asks for exactly the trials of an undisturbed one (KerasTuner's own reload skips or repeats
+    trials, keras-tuner issues 439 and 596).
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Search:
     ) -> None:
         """`stop_after`: outcomes that must be known before the limits of a trial are their median; None for no limits."""
         self.trials, self.ahead, self.stop_after = trials, ahead, stop_after
+        self.kind = kind
         self.families = {
             name: _Family(name, kind, space, trials, seed + place) for place, (name, space) in enumerate(families.items())
         }
@@ -100,11 +103,28 @@ class Search:
         et al. 2017); nothing while fewer than `stop_after` are known."""
         known = [self.outcomes[trial.number] for trial in self.asked[: self.told]]
         curves = [outcome.losses for outcome in known if outcome.state != "failed"]
+        if self.kind == "hyperband":
+            return self._rungs(curves)
         if self.stop_after is None:
             return ()
         limits: list[float] = []
         while len(reached := [min(curve[: len(limits) + 1]) for curve in curves if len(curve) > len(limits)]) >= self.stop_after:
             limits.append(statistics.median(reached))
+        return tuple(limits)
+
+    def _rungs(self, curves: list[tuple[float, ...]]) -> tuple[float, ...]:
+        """After 1, 3, 9, ... epochs the best loss that only one in three of the known trials has up to there, else no limit.
+
+        Asynchronous Hyperband (Li et al. 2020, "A system for massively parallel hyperparameter tuning", arXiv 1810.05934), whose
+        brackets take turns: each leaves out one rung more from below, the last one all, so that late bloomers are met too.
+        """
+        longest = max(map(len, curves), default=0)
+        rungs = [KEPT**place for place in range(longest) if KEPT**place < longest]
+        limits = [math.inf] * longest
+        for rung in rungs[len(self.asked) % (len(rungs) + 1) :]:
+            reached = sorted(min(curve[:rung]) for curve in curves if len(curve) >= rung)
+            if len(reached) >= KEPT:
+                limits[rung - 1] = reached[len(reached) // KEPT - 1]
         return tuple(limits)
 
 
@@ -124,10 +144,10 @@ class _Family:
         match kind:
             case "bayesian":
                 self.oracle = oracles.BayesianOptimizationOracle(num_initial_points=min(POINTS, trials), **settings)
-            case "random":
+            case "random" | "hyperband":
                 self.oracle = oracles.RandomSearchOracle(**settings)
             case _:
-                raise ValueError(f"oracle {kind!r}: expected bayesian or random")
+                raise ValueError(f"oracle {kind!r}: expected bayesian, random or hyperband")
         self.oracle.verbose = 0
         self.folder = tempfile.mkdtemp()
         self.oracle._set_project_dir(self.folder, "search")

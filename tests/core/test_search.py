@@ -11,7 +11,7 @@ from tasks.core.models import Configuration
 from tasks.core.search import Kind, Search
 from tasks.core.trials import Asked, Choices, Interval, Outcome, Space, Trial, best_of
 
-KINDS: tuple[Kind, ...] = ("bayesian", "random")
+KINDS: tuple[Kind, ...] = ("bayesian", "random", "hyperband")
 MLP: Space = {
     "learning_rate": Interval(0.001, 0.1, 0.01),
     "dropout": Interval(0.1, 0.5, 0.3),
@@ -190,5 +190,36 @@ def test_trial_survives_the_journal() -> None:
 
 
 def test_oracle_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected bayesian or random"):
+    with pytest.raises(ValueError, match="expected bayesian, random or hyperband"):
         look("grid", {"mlp": MLP})  # type: ignore[arg-type]
+
+
+def slowly(epochs: int) -> Run:
+    """A training of so many epochs whose loss falls to the quadratic one, and that ends where its limits say."""
+
+    def run(asked: Asked) -> Outcome:
+        losses: list[float] = []
+        for epoch in range(1, epochs + 1):
+            losses.append(quadratic(asked).loss + 1 / epoch)
+            if epoch < epochs and epoch <= len(asked.limits) and losses[-1] > asked.limits[epoch - 1]:
+                return Outcome("stopped", tuple(losses))
+        return Outcome("finished", tuple(losses))
+
+    return run
+
+
+def test_hyperband_ends_most_trials_at_its_rungs_and_finishes_the_best() -> None:
+    found = look("hyperband", {"mlp": MLP}, trials=40, run=slowly(9))
+    ends = [len(outcome.losses) for _, outcome in found]
+    assert set(ends) <= {1, 3, 9}  # the rungs, and the end
+    assert sum(ends) < 0.7 * 9 * 40
+    best = min(found, key=lambda pair: quadratic(pair[0]).loss)
+    assert best[1].state == "finished"
+    whole = [asked.limits for asked, _ in found[10:] if all(math.isinf(limit) for limit in asked.limits)]
+    assert 5 <= len(whole) <= 15  # of three brackets one leaves out both rungs
+    assert len(look("random", {"mlp": MLP}, trials=40, run=slowly(9))[-1][1].losses) == 9
+
+
+def test_limits_without_a_bound_reach_the_process_of_a_trial() -> None:
+    asked = Asked(1, Configuration("mlp", {}), (math.inf, 0.5))
+    assert Asked.from_json(json.loads(json.dumps(dataclasses.asdict(asked)))) == asked

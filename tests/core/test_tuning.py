@@ -32,7 +32,7 @@ def words(text: str) -> str:
 def test_page_tells_the_best_and_counts_the_states() -> None:
     said = words(page())
     assert "Best: trial 3, linear, validation loss 0.51235" in said
-    assert "2 trials finished 1 stopped early, worse than the median 1 failed 4.0 minutes, 2 processes at once" in said
+    assert "2 trials finished 1 stopped early, worse than others 1 failed 4.0 minutes, 2 processes at once" in said
     assert "4 of 4 trials: all trials of the budget were made." in said
     assert "100 rows of the 500 of the training part" in said
     assert "Too few trials to say: a family needs 4 that did not fail." in said
