@@ -512,6 +512,9 @@ class Tune(Section):
     oracle: Literal["bayesian", "random", "hyperband"]
     budget: Budget
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    dask: Annotated[str, Field(pattern=r"^(tcp|tls)://[^\s/]+:[0-9]{1,5}$")] | None = (
+        None  # a scheduler, on whose cluster trials run
+    )
     ahead: Annotated[int, Field(ge=1, le=256)]
     stop_after: Count | None
     keep: Count

@@ -21,7 +21,7 @@ from tasks.core.trials import Asked, Choices, Interval, Outcome, Trial, best_of
 from tasks.core.tuning import ENDS, End, Tuning, render
 from tasks.features import load_rows
 from tasks.params import Hyperparameter, Network, Tune
-from tasks.workers import Work, Workers
+from tasks.workers import Places, Work, Workers
 
 log = logging.getLogger("tasks.tune")
 
@@ -36,9 +36,17 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
     cores = available_cores()
     room = max(1, psutil.virtual_memory().available // PROCESS_BYTES)
     count = min(cores, room, tune.ahead, tune.budget.trials) if tune.parallel == "auto" else tune.parallel
-    work = Work(seed, network.model_dump_json(), tune.model_dump_json(), str(features), max(1, cores // count))
-    with Workers(count, work) as workers:
-        found, end = search_with(workers, seed, network, tune, features)
+    threads = max(1, cores // count)
+    work = Work(seed, network.model_dump_json(), tune.model_dump_json(), str(features.resolve()), threads, str(Path.cwd()))
+    if tune.dask:
+        from tasks.dask import DaskWorkers  # an extra, which not everyone has
+
+        with DaskWorkers(tune.dask, work, tune.ahead) as workers:
+            count = workers.count
+            found, end = search_with(workers, seed, network, tune, features)
+    else:
+        with Workers(count, work) as workers:
+            found, end = search_with(workers, seed, network, tune, features)
 
     best = best_of(found, tune.keep)
     if not best:
@@ -58,14 +66,14 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
     log.info("best: validation loss %.5f with %s", best[0].outcome.loss, best[0].configuration.to_json())
 
 
-def search_with(workers: Workers, seed: int, network: Network, tune: Tune, features: Path) -> tuple[list[Trial], End]:
+def search_with(workers: Places, seed: int, network: Network, tune: Tune, features: Path) -> tuple[list[Trial], End]:
     """Every trial of the search, in its order, and what ended it; those of an earlier process, killed or of a smaller budget, are
     not run again."""
     # Not at the top: these import TensorFlow, which takes seconds, and meanwhile the processes do so too.
     import tasks.trial  # noqa: F401  the processes run it: its code counts as this stage's
     from tasks.core.search import Search
 
-    decides = tune.model_dump_json(exclude={"budget", "parallel", "keep"})  # what the outcome of a trial can depend on
+    decides = tune.model_dump_json(exclude={"budget", "parallel", "dask", "keep"})  # what the outcome of a trial can depend on
     journal = stage.resumable("tune", inputs=[features], values=[seed, network, decides]) / "trials.jsonl"
     known = read_journal(journal)
     if known:

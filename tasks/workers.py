@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from tasks.core.trials import Asked, Outcome
 from tasks.stage import RUN_PID
@@ -32,6 +32,17 @@ class Work:
     tune: str
     features: str
     threads: int
+    workspace: str  # where paths in params.yaml start
+
+
+class Places(Protocol):
+    """Where trials run, so many at once."""
+
+    count: int
+
+    def submit(self, asked: Asked) -> "Future[tuple[Outcome, float]]":
+        """The outcome and the seconds that it took, as soon as there is room for it and it has ended."""
+        ...
 
 
 class Workers:
@@ -56,7 +67,6 @@ class Workers:
             worker.release()
 
     def submit(self, asked: Asked) -> "Future[tuple[Outcome, float]]":
-        """The outcome and the seconds that it took, as soon as a process is free and has come to it."""
         return self.pool.submit(self._run, asked)
 
     def _run(self, asked: Asked) -> tuple[Outcome, float]:
@@ -130,6 +140,7 @@ class _Worker:
                 stderr=self.words,
                 text=True,
                 errors="replace",
+                cwd=self.work.workspace,
                 env={**os.environ, RUN_PID: str(os.getpid()), "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
             self._say(asdict(self.work))
