@@ -31,7 +31,7 @@ class _WorseError(Exception):
 def main() -> None:
     """Reads the work, then trials until the input ends; goes with the stage that started it."""
     threading.Thread(target=die_with, args=(int(os.environ[RUN_PID]),), daemon=True).start()
-    work = Work(**json.loads(sys.stdin.readline()))
+    work = Work.from_json(json.loads(sys.stdin.readline()))
     tf.config.threading.set_intra_op_parallelism_threads(work.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     network, tune = Network.model_validate_json(work.network), Tune.model_validate_json(work.tune)
@@ -40,7 +40,7 @@ def main() -> None:
     rows = choose_rows(load_seen(features, "train"), tune.rows, work.seed)
     for line in sys.stdin:
         asked = Asked.from_json(json.loads(line))
-        outcome = run_trial(asked, work.seed, network, tune, encoder, rows, validation)
+        outcome = run_trial(asked, work, network, tune, encoder, rows, validation)
         print(f"{ANSWER}{json.dumps(asdict(outcome))}", flush=True)
 
 
@@ -50,9 +50,9 @@ def choose_rows(rows: Rows, count: int, seed: int) -> Rows:
     return rows.take(np.sort(chosen))
 
 
-def run_trial(asked: Asked, seed: int, network: Network, tune: Tune, encoder: Encoder, rows: Rows, validation: Rows) -> Outcome:
+def run_trial(asked: Asked, work: Work, network: Network, tune: Tune, encoder: Encoder, rows: Rows, validation: Rows) -> Outcome:
     """How the training of a network in this configuration ended."""
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(work.seed)
     keras.backend.clear_session()
     losses: list[float] = []
     best = float("inf")
@@ -68,7 +68,7 @@ def run_trial(asked: Asked, seed: int, network: Network, tune: Tune, encoder: En
         spec = teacher_spec(encoder, network, asked.configuration)
         rates = (asked.configuration.number("learning_rate"), asked.configuration.number("weight_decay"))
         model = build_teacher(spec, network.backbone)
-        schedule = Schedule(tune.epochs, tune.batch, *rates, seed, tune.epochs)
+        schedule = Schedule(tune.epochs, tune.batch, *rates, work.seed, tune.epochs, work.weights)
         run = Training(model, encoder.target.task, schedule, len(rows))
         fit(run, rows, validation, f"trial {asked.number}", done)
     except _WorseError:

@@ -19,7 +19,8 @@ from tasks.core.errors import TidemillError
 from tasks.core.models import check_family
 from tasks.core.trials import Asked, Choices, Interval, Outcome, Trial, best_of
 from tasks.core.tuning import ENDS, End, Tuning, render
-from tasks.features import load_rows
+from tasks.core.weights import Weighing, weigh_classes
+from tasks.features import load_encoder, load_rows
 from tasks.params import Hyperparameter, Network, Tune
 from tasks.workers import Places, Work, Workers
 
@@ -28,16 +29,27 @@ log = logging.getLogger("tasks.tune")
 PROCESS_BYTES = 1_500_000_000  # that a process of trials needs, TensorFlow first of all
 
 
-def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Path, trials: Path, tuning_report: Path) -> None:
+def tune(
+    seed: int,
+    class_weights: Weighing,
+    network: Network,
+    tune: Tune,
+    *,
+    features: Path,
+    hparams: Path,
+    trials: Path,
+    tuning_report: Path,
+) -> None:
     """`hparams` holds the configurations of the best trials, best first, `trials` a line for each in the order of the search."""
     for family, space in tune.families.items():
         check_family(family, space)
-    rows, validation = (len(load_rows(features, part)) for part in ("train", "validation"))
+    train, validation = (load_rows(features, part) for part in ("train", "validation"))
+    weights = weigh_classes(class_weights, load_encoder(features).target, train.target)
     cores = available_cores()
     room = max(1, psutil.virtual_memory().available // PROCESS_BYTES)
     count = min(cores, room, tune.ahead, tune.budget.trials) if tune.parallel == "auto" else tune.parallel
     threads = max(1, cores // count)
-    work = Work(seed, network.model_dump_json(), tune.model_dump_json(), str(features.resolve()), threads, str(Path.cwd()))
+    work = Work(seed, network.model_dump_json(), tune.model_dump_json(), str(features.resolve()), threads, str(Path.cwd()), weights)
     if tune.dask:
         from tasks.dask import DaskWorkers  # an extra, which not everyone has
 
@@ -61,7 +73,7 @@ def tune(seed: int, network: Network, tune: Tune, *, features: Path, hparams: Pa
         write_table(aside, found)
     with stage.replacing(tuning_report) as aside:
         budget = tune.budget
-        sizes = (min(rows, tune.rows), rows, validation)
+        sizes = (min(len(train), tune.rows), len(train), len(validation))
         aside.write_text(render(Tuning(tuple(found), end, budget.trials, count, *sizes, tune.epochs, budget.price_per_hour)))
     log.info("best: validation loss %.5f with %s", best[0].outcome.loss, best[0].configuration.to_json())
 
@@ -74,7 +86,9 @@ def search_with(workers: Places, seed: int, network: Network, tune: Tune, featur
     from tasks.core.search import Search
 
     decides = tune.model_dump_json(exclude={"budget", "parallel", "dask", "keep"})  # what the outcome of a trial can depend on
-    journal = stage.resumable("tune", inputs=[features], values=[seed, network, decides]) / "trials.jsonl"
+    journal = (
+        stage.resumable("tune", inputs=[features], values=[seed, network, decides, str(workers.work.weights)]) / "trials.jsonl"
+    )
     known = read_journal(journal)
     if known:
         log.info("going on after %s finished trials", len(known))

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from tasks.core.trials import Asked, Outcome
 from tasks.stage import RUN_PID
@@ -33,12 +33,18 @@ class Work:
     features: str
     threads: int
     workspace: str  # where paths in params.yaml start
+    weights: tuple[float, ...]  # of each class in the loss
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Work":
+        return cls(**{**document, "weights": tuple(document["weights"])})
 
 
 class Places(Protocol):
     """Where trials run, so many at once."""
 
     count: int
+    work: Work
 
     def submit(self, asked: Asked) -> "Future[tuple[Outcome, float]]":
         """The outcome and the seconds that it took, as soon as there is room for it and it has ended."""
@@ -49,7 +55,7 @@ class Workers:
     """So many processes, each with its share of the cores. They start at once, and import TensorFlow while the stage goes on."""
 
     def __init__(self, count: int, work: Work, renewed: int = RENEWED) -> None:
-        self.count = count
+        self.count, self.work = count, work
         self.pool = ThreadPoolExecutor(count)
         self.idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self.all = [_Worker(work, renewed) for _ in range(count)]

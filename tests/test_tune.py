@@ -23,6 +23,7 @@ from tasks.core.models import Configuration, check_family
 from tasks.core.rows import Rows
 from tasks.core.target import Target
 from tasks.core.trials import Asked, Outcome
+from tasks.core.weights import weigh_classes
 from tasks.features import load_encoder, load_rows
 from tasks.fit import load_best, teacher_spec
 from tasks.networks import load_network
@@ -282,9 +283,9 @@ def test_search_killed_at_random_moments_loses_and_doubles_no_trial(
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def work(features: Path) -> Work:
+def work(features: Path, *weights: float) -> Work:
     params = Params.parse(with_values((ROOT / "params.yaml").read_text(), SETTINGS), "params.yaml")
-    return Work(1, params.network.model_dump_json(), params.tune.model_dump_json(), str(features), 1)
+    return Work(1, params.network.model_dump_json(), params.tune.model_dump_json(), str(features), 1, ".", weights)
 
 
 @pytest.mark.slow
@@ -334,16 +335,27 @@ def test_trial_worse_than_its_limit_is_stopped_after_that_epoch(
     params = Params.parse(with_values((ROOT / "params.yaml").read_text(), SETTINGS), "params.yaml")
     rows, validation = load_rows(features, "train"), load_rows(features, "validation")
     asked = Asked(1, DEFAULT, limits)
-    outcome = run_trial(asked, 1, params.network, params.tune, load_encoder(features), rows, validation)
+    outcome = run_trial(asked, work(features), params.network, params.tune, load_encoder(features), rows, validation)
     assert (outcome.state, len(outcome.losses)) == (state, epochs)
     assert outcome.loss == min(outcome.losses) < 0.7
+
+
+def test_class_weights_count_in_the_loss_of_a_trial(features: Path) -> None:
+    params = Params.parse(with_values((ROOT / "params.yaml").read_text(), SETTINGS), "params.yaml")
+    rows, validation = load_rows(features, "train"), load_rows(features, "validation")
+    weights = weigh_classes({"0": 1.0, "1": 9.0}, load_encoder(features).target, rows.target)
+    found = [
+        run_trial(Asked(1, DEFAULT), work(features, *each), params.network, params.tune, load_encoder(features), rows, validation)
+        for each in ((), weights)
+    ]
+    assert abs(found[0].loss - found[1].loss) > 0.05
 
 
 def test_trial_of_an_unknown_family_fails_with_its_reason(features: Path) -> None:
     params = Params.parse(with_values((ROOT / "params.yaml").read_text(), SETTINGS), "params.yaml")
     rows = load_rows(features, "validation")
     asked = Asked(1, Configuration("forest", DEFAULT.values))
-    outcome = run_trial(asked, 1, params.network, params.tune, load_encoder(features), rows, rows)
+    outcome = run_trial(asked, work(features), params.network, params.tune, load_encoder(features), rows, rows)
     assert outcome == Outcome("failed", reason=outcome.reason)
     assert "unknown family 'forest'; known: [" in outcome.reason
 
