@@ -27,22 +27,24 @@ ENDPOINT = "serving_default"
 
 def fetch(backbone: Backbone, where: str) -> Path:
     """The file or folder, got once where it is behind a URL; DataError unless it is the one that params.yaml says."""
-    path = Path(backbone.path)
+    path, said = Path(backbone.path), f"{where} {_shown(backbone)!r}"
     if "://" in backbone.path:
-        path = FETCHED / f"{backbone.sha256}{Path(backbone.path.partition('?')[0]).suffix}"
+        path = FETCHED / f"{backbone.sha256}{Path(_shown(backbone)).suffix}"
         if not path.exists():
             _download(backbone, path, where)
     if not path.exists():
-        raise DataError(f"{where} {backbone.path!r} is not there; expected a network's folder or file, or a URL")
+        raise DataError(f"{said} is not there; expected a network's folder or file, or a URL")
     if (found := stage.content_hash(path)) != backbone.sha256:
-        raise DataError(
-            f"{where} {backbone.path!r} has sha256 {found}, params.yaml says {backbone.sha256}; if it is right, write that"
-        )
+        raise DataError(f"{said} has sha256 {found}, params.yaml says {backbone.sha256}; if it is right, write that")
     return path
 
 
+def _shown(backbone: Backbone) -> str:
+    return backbone.path.partition("?")[0]  # behind it may stand a key
+
+
 def _download(backbone: Backbone, path: Path, where: str) -> None:
-    shown = backbone.path.partition("?")[0]  # behind it may stand a key
+    shown = _shown(backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
     with stage.replacing(path) as aside:
         try:
@@ -73,12 +75,12 @@ def build_teacher(spec: NetworkSpec, backbone: Backbone | None) -> Any:
         return model
     path = fetch(backbone, where)
     if not path.is_dir():
-        raise DataError(f"{where} {backbone.path!r} is no folder of a network of ours; one from anywhere needs pixels")
+        raise DataError(f"{where} {_shown(backbone)!r} is no folder of a network of ours; one from anywhere needs pixels")
     _, donor = load_network(keras, path)
     try:
         adopt(model, donor, backbone.frozen)
     except ValueError as error:
-        raise DataError(f"{where} {backbone.path!r} does not fit network.images and preprocess.images: {error}") from error
+        raise DataError(f"{where} {_shown(backbone)!r} does not fit network.images and preprocess.images: {error}") from error
     return model
 
 
@@ -87,9 +89,9 @@ def load_body(backbone: Backbone, shape: tuple[int, int, int], where: str) -> An
     path = fetch(backbone, where)
     if path.is_dir():
         raise DataError(
-            f"{where} {backbone.path!r}: a SavedModel cannot learn on; put it under preprocess.backbone with frozen: true"
+            f"{where} {_shown(backbone)!r}: a SavedModel cannot learn on; put it under preprocess.backbone with frozen: true"
         )
-    said = f"{where} {backbone.path!r}"
+    said = f"{where} {_shown(backbone)!r}"
     if backbone.architecture:
         make = getattr(keras.applications, backbone.architecture, None)
         if make is None or not backbone.architecture[:1].isupper():
@@ -119,7 +121,7 @@ def load_backbone(
     scaled = scale_pixels(keras, pixels, backbone.pixels, "scale")
     path = fetch(backbone, where)
     if path.is_dir():
-        said = f"{where} {backbone.path!r}"
+        said = f"{where} {_shown(backbone)!r}"
         layer = _loading(said, lambda: keras.layers.TFSMLayer(str(path), call_endpoint=ENDPOINT))
         answer = _loading(said, lambda: layer(scaled))
         outputs = list(answer.values()) if isinstance(answer, dict) else [answer]

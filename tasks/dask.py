@@ -50,7 +50,7 @@ class DaskWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.client.run(forget, self.work)
+        self.client.run(forget, self.work, on_error="ignore")
         self.client.close()
         self.pool.shutdown(cancel_futures=True)
 

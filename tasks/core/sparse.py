@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from tasks.core.encoder import MISSING, Sizes
 from tasks.core.rows import Rows
@@ -96,8 +96,12 @@ def grow_linear(
     models = [fit_linear(target, columns, truth, weights, one, ITERATIONS) for one in STRENGTHS]
     losses = [loss(score_with(target, model, watched)) for model in models]
     best = int(np.argmin(losses))
+    rarest = len(truth) if target.task == "regression" else int(np.unique(truth, return_counts=True)[1].min())
+    if rarest < 2:  # without that row nothing is known of its class
+        return Grown(lambda asked: score_with(target, models[best], asked))
+    kind = KFold if target.task == "regression" else StratifiedKFold
     held = np.zeros((len(truth), target.outputs) if target.task == "multiclass" else len(truth))
-    for seen, left in KFold(FOLDS, shuffle=True, random_state=seed).split(truth):
+    for seen, left in kind(min(FOLDS, rarest), shuffle=True, random_state=seed).split(truth, truth):
         some = None if weights is None else weights[seen]
         model = fit_linear(target, columns[seen], truth[seen], some, STRENGTHS[best], ITERATIONS)
         held[left] = score_with(target, model, columns[left])
