@@ -1,5 +1,6 @@
 """Networks that saw other images, of ours or of anyone's: fetched, held to their hash, and what they make of an image."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,10 @@ def fetch(backbone: Backbone, where: str) -> Path:
     """The file or folder, got once where it is behind a URL; DataError unless it is the one that params.yaml says."""
     path, said = Path(backbone.path), f"{where} {_shown(backbone)!r}"
     if "://" in backbone.path:
-        path = FETCHED / f"{backbone.sha256}{Path(_shown(backbone)).suffix}"
-        if not path.exists():
+        path = FETCHED / backbone.sha256 / Path(_shown(backbone)).name  # Keras knows kinds of files by how their names end
+        if not path.exists() or stage.content_hash(path) != backbone.sha256:
             _download(backbone, path, where)
+        return path
     if not path.exists():
         raise DataError(f"{said} is not there; expected a network's folder or file, or a URL")
     if (found := stage.content_hash(path)) != backbone.sha256:
@@ -46,19 +48,26 @@ def _shown(backbone: Backbone) -> str:
 def _download(backbone: Backbone, path: Path, where: str) -> None:
     shown = _shown(backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with stage.replacing(path) as aside:
-        try:
-            with fsspec.open(backbone.path, "rb") as source, aside.open("wb") as file:
-                while chunk := source.read(1 << 20):
-                    file.write(chunk)
-        except FileNotFoundError as error:
-            raise DataError(f"{where}: nothing is at {shown}") from error
-        except (OSError, TimeoutError) as error:
-            raise DataError(f"{where}: no answer from {shown} ({type(error).__name__}); start the run again") from error
-        except Exception as error:  # each of fsspec's systems has its own, whose words may hold a password
-            raise DataError(f"{where}: {shown} cannot be read ({type(error).__name__})") from error
+    aside = path.with_name(f".{os.getpid()}.partial")  # workers on other machines may fetch it at the same time
+    try:
+        with fsspec.open(backbone.path, "rb") as source, aside.open("wb") as file:
+            while chunk := source.read(1 << 20):
+                file.write(chunk)
         if (found := stage.content_hash(aside)) != backbone.sha256:
-            raise DataError(f"{where}: {shown} has sha256 {found}, params.yaml says {backbone.sha256}; if it is right, write that")
+            raise DataError(
+                f"{where}: {shown} has sha256 {found}, params.yaml says {backbone.sha256}; correct what is wrong of them"
+            )
+        aside.replace(path)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: nothing is at {shown}") from error
+    except (OSError, TimeoutError) as error:
+        raise DataError(f"{where}: no answer from {shown} ({type(error).__name__}); start the run again") from error
+    except Exception as error:  # each of fsspec's systems has its own, whose words may hold a password
+        raise DataError(f"{where}: {shown} cannot be read ({type(error).__name__})") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def build_teacher(spec: NetworkSpec, backbone: Backbone | None) -> Any:

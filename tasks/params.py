@@ -691,6 +691,8 @@ class Params(Section):
             raise ValueError(
                 f"train.batch {self.train.batch} has no equal shares for compute.workers {self.compute.workers}; change either"
             )
+        if self.preprocess.backbone and self.network.backbone:
+            raise ValueError("preprocess.backbone and network.backbone are two ways for the teacher to see: take out one")
         if self.table.images and (
             lacking := [
                 f"{name}.images"

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,19 @@ def resumable(name: str, *, inputs: Iterable[Path], values: Iterable[BaseModel |
             discard(other)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def code_hash(families: Iterable[str]) -> str:
+    """SHA-256 of the files of the "module:build" among these, of a module in a package all of the package; the search and the
+    training of a builder that was changed are other ones."""
+    digest = hashlib.sha256()
+    for place in sorted({family.partition(":")[0] for family in families if ":" in family}):
+        with suppress(ImportError, ValueError, OSError):  # whoever builds it will say what is wrong with it
+            found = importlib.util.find_spec(place.partition(".")[0])
+            places = (found.submodule_search_locations or [found.origin or ""]) if found else []
+            for path in places:  # a package's folder, or the file
+                digest.update(content_hash(Path(path)).encode())
+    return digest.hexdigest()
 
 
 def content_hash(path: Path) -> str:

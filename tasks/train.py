@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tasks import stage
+from tasks.backbone import fetch
 from tasks.cluster import find_cluster
 from tasks.core.augment import mix_rows
 from tasks.core.blend import choose_shares, mix
@@ -67,12 +68,16 @@ def train_model(
     encoder = load_encoder(features)
     target = encoder.target
     rows, validation = load_seen(features, "train"), load_seen(features, "validation")
-    folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train])
+    if network.backbone:
+        fetch(network.backbone, "network.backbone")  # once for all workers
+    best_found = load_best(hparams)
+    code = stage.code_hash(one.family for one in best_found)
+    folder = stage.resumable("train", inputs=[features, hparams], values=[seed, network, train, code])
     weights = weigh_classes(train.class_weights, target, rows.target)
 
     fitted: list[tuple[NetworkSpec, Fitted]] = []
     models: list[Model] = []
-    for place, one in enumerate(load_best(hparams), start=1):
+    for place, one in enumerate(best_found, start=1):
         spec = teacher_spec(encoder, network, one)
         rates = (one.number("learning_rate"), one.number("weight_decay"))
         schedule = Schedule(train.epochs, train.batch, *rates, seed + place - 1, train.patience, weights)

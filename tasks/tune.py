@@ -43,6 +43,10 @@ def tune(
     """`hparams` holds the configurations of the best trials, best first, `trials` a line for each in the order of the search."""
     for family, space in tune.families.items():
         check_family(family, space)
+    if network.backbone:
+        from tasks.backbone import fetch  # TensorFlow, which only the processes of trials need otherwise
+
+        fetch(network.backbone, "network.backbone")  # once for all of them, and what is wrong with it is said at once
     train, validation = (load_rows(features, part) for part in ("train", "validation"))
     weights = weigh_classes(class_weights, load_encoder(features).target, train.target)
     cores = available_cores()
@@ -87,7 +91,10 @@ def search_with(workers: Places, seed: int, network: Network, tune: Tune, featur
 
     decides = tune.model_dump_json(exclude={"budget", "parallel", "dask", "keep"})  # what the outcome of a trial can depend on
     journal = (
-        stage.resumable("tune", inputs=[features], values=[seed, network, decides, str(workers.work.weights)]) / "trials.jsonl"
+        stage.resumable(
+            "tune", inputs=[features], values=[seed, network, decides, str(workers.work.weights), stage.code_hash(tune.families)]
+        )
+        / "trials.jsonl"
     )
     known = read_journal(journal)
     if known:

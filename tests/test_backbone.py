@@ -165,6 +165,8 @@ def test_backbone_behind_a_url_is_fetched_once_and_a_changed_one_refused(
     assert "secret" not in str(refused.value)
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and file != moved]
     fetched = fetch(start, "preprocess.backbone")
+    fetched.write_bytes(b"cut short")
+    assert fetch(start, "preprocess.backbone").read_bytes() == path.read_bytes()
     moved.unlink()
     assert fetch(start, "preprocess.backbone") == fetched
     assert content_hash(fetched) == start.sha256
@@ -191,3 +193,13 @@ def test_backbone_that_is_none_is_refused_in_a_line(
 def test_backbone_of_images_of_another_size_is_refused(outside: dict[str, tuple[Any, Path]]) -> None:
     with pytest.raises(DataError, match=r"takes \(None, 32, 32, 3\), preprocess.images makes \(None, 28, 28, 1\)"):
         load_body(from_anywhere(outside["keras"][1]), (28, 28, 1), "network.backbone")
+
+
+def test_weights_behind_a_url_are_read_by_the_end_of_their_name(
+    outside: dict[str, tuple[Any, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, path = outside["architecture"]
+    start = from_anywhere(path, architecture="MobileNetV2", frozen=False).model_copy(update={"path": f"file://{path}"})
+    body = load_body(start, SHAPE, "network.backbone")
+    np.testing.assert_array_equal(body.get_weights()[0], outside["architecture"][0].get_weights()[0])

@@ -327,7 +327,7 @@ def test_setting_a_value_of_several_lines_keeps_what_follows_it(setting: str, ol
         ("epochs=3", "params.yaml has no key 'epochs'"),
         ("network.members.x=3", "params.yaml has no key 'network.members.x'"),
         ("=3", "params.yaml has no key ''"),
-        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights', 'trees', 'made']"),
+        ("train=3", "train is a section; set one of ['epochs', 'batch', 'patience', 'class_weights', 'trees', 'words', 'made']"),
         ("tune.families=3", "tune.families is a section"),
         ("train.epochs", "expected KEY=VALUE, for example train.epochs=5"),
         ("", "expected KEY=VALUE"),
@@ -406,3 +406,22 @@ def test_images_need_a_size_and_networks_that_see_them() -> None:
     whole = with_values(named, [f"preprocess.images={pixels}", f"network.images={trunk}", f"distill.images={trunk}"])
     assert Params.parse(whole, "params.yaml").network.images is not None
     assert "channels" in refusal(whole.replace("width: 32, channels: 3", "width: 32, channels: 2"))
+
+
+def test_backbones_stand_where_they_can_work_and_only_one() -> None:
+    pixels, trunk = "{height: 32, width: 32, channels: 3}", "{channels: [16, 32], shift: 2, flip: true}"
+    settings = [f"preprocess.images={pixels}", f"network.images={trunk}", f"distill.images={trunk}"]
+    text = with_values(replaced("  images: []  ", "  images: [photo]  "), settings)
+    start = "{path: net.keras, sha256: %s, frozen: %s, pixels: unit}"
+    frozen, learning = start % ("a" * 64, "true"), start % ("a" * 64, "false")
+    for setting, words in (
+        (f"preprocess.backbone={frozen}", ""),
+        (f"network.backbone={learning}", ""),
+        (f"preprocess.backbone={learning}", "one that learns on belongs under network.backbone"),
+        (f"network.backbone={frozen}", "belongs under preprocess.backbone"),
+        (f"preprocess.backbone={frozen.replace(', pixels: unit', '')}", "backbone needs images, pixels and frozen"),
+        (f"network.backbone={learning.replace('pixels: unit', 'architecture: VGG16')}", "architecture VGG16 needs pixels"),
+    ):
+        one = with_values(text, [setting])
+        assert words in refusal(one) if words else Params.parse(one, "params.yaml")
+    assert "take out one" in refusal(with_values(text, [f"preprocess.backbone={frozen}", f"network.backbone={learning}"]))

@@ -185,7 +185,8 @@ def require_features(decided: list[Decision]) -> None:
     if any(one.role in ("number", "category", "date", "text") for one in decided):
         return
     listing = "; ".join(f"{one.name!r}: {one.role}, {one.why}" for one in decided[:20] if one.role != "target")
-    raise DataError(f"no column is left to predict with ({listing or 'the target is the only one'}); --feature COLUMN takes one in")
+    left = listing or "the target is the only one"
+    raise DataError(f"no column is left to predict with ({left}); --feature COLUMN takes one in that has two values or more")
 
 
 def time_candidates(facts: TableFacts, decided: list[Decision]) -> list[str]:

@@ -218,6 +218,9 @@ def _build_own(keras: ModuleType, spec: NetworkSpec) -> Any:
         raise ParamsError(f"tune.families.{spec.family}: {' '.join(str(error).split())}; expected build(keras, spec)") from error
     if not isinstance(model, keras.Model) or not isinstance(model.input, dict) or {"num", "cat"} - set(model.input):
         raise ParamsError(f"tune.families.{spec.family}: expected a keras.Model that takes the inputs num and cat by name")
+    shape, outputs = model.output_shape, spec.outputs
+    if not isinstance(shape, tuple) or shape[-1] != outputs or len(shape) not in ((2,) if outputs == 1 else (2, 3)):
+        raise ParamsError(f"tune.families.{spec.family} makes {shape}; expected logits [row, {outputs}]")
     return model
 
 

@@ -11,6 +11,10 @@ _SEPARATORS = re.compile(SEPARATORS)
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 PIECES = (5, 4, 3)  # characters of a piece; the longer ones, which tell more, come first
+# Code points that are no characters, for which TensorFlow's splitting puts the mark for what cannot be read.
+_NO_CHARACTERS = dict.fromkeys(
+    [*range(0xFDD0, 0xFDF0), *(plane + end for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF))], "\ufffd"
+)
 START, END = "<", ">"  # of a word in its pieces; separators, so that no word holds them
 
 
@@ -29,5 +33,5 @@ def split_pieces(words: Sequence[str]) -> list[str]:
 
     Those of one length stand together, in the order of the text.
     """
-    marked = [f"{START}{word}{END}" for word in words]
+    marked = [f"{START}{word}{END}".translate(_NO_CHARACTERS) for word in words]
     return [word[i : i + length] for length in PIECES for word in marked for i in range(len(word) - length + 1)]

@@ -28,7 +28,9 @@ characters = st.characters(exclude_categories=("Cs",), exclude_characters="\x00"
 words = st.sampled_from([None, "", "known", "AA", "Ünïcödé", "東京", "🛫", " AA", "nan", "None"]) | st.text(characters, max_size=8)
 texts = (
     st.none()
-    | st.sampled_from(["Known words", "known: WORDS, and (many) more-of them\n", "ÄÖ äö", "東京 is far", "İI"])
+    | st.sampled_from(
+        ["Known words", "known: WORDS, and (many) more-of them\n", "ÄÖ äö", "東京 is far", "İI", "end\ufffe \ufdd0\U0001ffff"]
+    )
     | st.text(characters, max_size=30)
 )
 moments = st.datetimes(datetime(1600, 1, 1), datetime(2400, 1, 1)).map(lambda when: when.isoformat(timespec="seconds"))

@@ -139,6 +139,10 @@ def test_builder_of_a_user_is_given_the_same_arguments(tmp_path: Path, monkeypat
         "    cat = keras.layers.Input((2,), dtype='int32', name='cat')\n"
         "    hidden = keras.layers.Dense(int(dict(spec.values)['units']))(num)\n"
         "    return keras.Model({'num': num, 'cat': cat}, keras.layers.Dense(spec.outputs)(hidden))\n"
+        "def wide(keras, spec):\n"
+        "    num = keras.layers.Input((spec.numbers + spec.flags,), name='num')\n"
+        "    cat = keras.layers.Input((2,), dtype='int32', name='cat')\n"
+        "    return keras.Model({'num': num, 'cat': cat}, keras.layers.Dense(spec.outputs + 1)(num))\n"
         "def other(keras, spec):\n"
         "    return 3\n"
     )
@@ -150,6 +154,7 @@ def test_builder_of_a_user_is_given_the_same_arguments(tmp_path: Path, monkeypat
     for family, words in (
         ("nets_of_a_team:nothing", "no attribute 'nothing'"),
         ("no_such_nets:build", "No module named"),
+        ("nets_of_a_team:wide", r"makes \(None, 2\); expected logits \[row, 1\]"),
         ("nets_of_a_team:other", "expected a keras.Model that takes the inputs num and cat"),
     ):
         with pytest.raises(ParamsError, match=words):
