@@ -14,6 +14,7 @@ import uvicorn
 from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
 from serving.doors import DoorError, Doors, KeyRing, Provider
+from serving.protocol import PatientProtocol
 
 STORE = Path("releases")
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
     parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
+    parser.add_argument("--max-waiting", type=positive, default=512, metavar="N", help="requests at once, beyond which 503 (512)")
     guard = parser.add_argument_group("who may ask")
     guard.add_argument("--keys", type=Path, help="file of keys, which `python -m serving.keys` writes")
     guard.add_argument("--jwks", help="a provider's public keys, a URL or a file: its tokens are taken too")
@@ -59,8 +61,10 @@ def main() -> None:
         print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
         sys.exit(1)
     print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    app = make_app(bundle, doors, max_body=args.max_body)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False))
+    app = make_app(bundle, doors, max_body=args.max_body, max_waiting=args.max_waiting)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol)
+    )
     with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
         server.run(sockets=[listener])
 

@@ -26,17 +26,19 @@ from swagger_ui_bundle import swagger_ui_path
 
 from serving import inference, openapi
 from serving.bundle import Bundle
-from serving.doors import Doors
+from serving.doors import OPEN, Doors
 from serving.metrics import Metrics
 from serving.request import RequestError, check_rows, parse_rows
 
 MOST_EXPLAINED = 16  # rows of a request
+BODY_SECONDS = 30.0
 PLAIN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"})
 PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True, undefined=StrictUndefined)
 
 
-def make_app(bundle: Bundle, doors: Doors, *, max_body: int) -> Starlette:
-    """An ASGI application; whom `doors` stop and bodies of more than `max_body` bytes are refused."""
+def make_app(bundle: Bundle, doors: Doors, *, max_body: int, max_waiting: int) -> Starlette:
+    """An ASGI application; whom `doors` stop, bodies of more than `max_body` bytes and requests beside `max_waiting` others are
+    refused."""
     headers = {"x-model-version": bundle.version}
     document = orjson.dumps(openapi.describe(bundle))
     page = render_page(bundle)
@@ -145,16 +147,16 @@ def make_app(bundle: Bundle, doors: Doors, *, max_body: int) -> Starlette:
                 )
             ),
         ],
-        middleware=[Middleware(Measure, metrics=metrics), Middleware(Guard, doors=doors)],
+        middleware=[Middleware(Measure, metrics=metrics, most=max_waiting), Middleware(Guard, doors=doors)],
         exception_handlers={RequestError: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
     )
 
 
 class Measure:
-    """Counts each request and times it, by the route that it took; one that none took is counted together with its like."""
+    """Counts each request and times it, by the route that it took; one that finds `most` others under way is sent away."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
+        self.app, self.metrics, self.most, self.waiting = app, metrics, most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -168,11 +170,17 @@ class Measure:
                 status = str(message["status"])
             await send(message)
 
-        self.metrics.waiting.inc()
+        self.waiting += 1
+        self.metrics.waiting.set(self.waiting)
         try:
-            await self.app(scope, receive, listen)
+            if self.waiting > self.most and scope["path"] not in OPEN:
+                full = RequestError(503, f"{self.most} requests are under way; come again", retry_after=1)
+                await refuse(Request(scope), full)(scope, receive, listen)
+            else:
+                await self.app(scope, receive, listen)
         finally:
-            self.metrics.waiting.dec()
+            self.waiting -= 1
+            self.metrics.waiting.set(self.waiting)
             route = route_of(scope["path"])
             self.metrics.requests.labels(route, status).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
@@ -206,6 +214,10 @@ def route_of(path: str) -> str:
     return path if path in PLAIN else "other"
 
 
+# Errors that are told before the whole body was read.
+EARLY = {401, 403, 408, 413, 429, 503}
+
+
 async def read_body(request: Request, most: int) -> bytes:
     """The whole body; RequestError 413 when it is larger than `most`.
 
@@ -214,14 +226,17 @@ async def read_body(request: Request, most: int) -> bytes:
     """
     body, length = bytearray(), 0
     try:
-        async for chunk in request.stream():
-            length += len(chunk)
-            if length <= most:
-                body += chunk
-            elif length > 20 * most:
-                break
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                length += len(chunk)
+                if length <= most:
+                    body += chunk
+                elif length > 20 * most:
+                    break
     except ClientDisconnect as error:
         raise RequestError(400, "the client went away before its body ended") from error
+    except TimeoutError as error:
+        raise RequestError(408, f"the body did not end within {BODY_SECONDS:g} s") from error
     if length > most:
         raise RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
     return bytes(body)
@@ -243,8 +258,7 @@ def refuse(request: Request, error: RequestError) -> Response:
         "errors": [{"field": field, "detail": detail} for field, detail in error.faults],
     }
     # What was not read of the body would be taken for the connection's next request.
-    early = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS}
-    headers = {"connection": "close"} if error.status in early else {}
+    headers = {"connection": "close"} if error.status in EARLY else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     if error.retry_after:
