@@ -6,12 +6,15 @@ import re
 import socket
 import sys
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
 from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
+from serving.doors import DoorError, Doors, KeyRing, Provider
+from serving.protocol import PatientProtocol
 
 STORE = Path("releases")
 
@@ -23,7 +26,30 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
     parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
+    parser.add_argument("--max-waiting", type=positive, default=512, metavar="N", help="requests at once, beyond which 503 (512)")
+    guard = parser.add_argument_group("who may ask")
+    guard.add_argument("--keys", type=Path, help="file of keys, which `python -m serving.keys` writes")
+    guard.add_argument("--jwks", help="a provider's public keys, a URL or a file: its tokens are taken too")
+    guard.add_argument("--audience", help="whom its tokens must be for; needed with --jwks")
+    guard.add_argument("--issuer", help="who must have made them")
+    guard.add_argument("--no-auth", action="store_true", help="anyone, even beyond this machine")
     args = parser.parse_args()
+    if args.jwks and not args.audience:
+        parser.error("--jwks needs --audience: a token for another service must not open this one")
+    try:
+        doors = Doors(
+            KeyRing(args.keys) if args.keys else None, Provider(args.jwks, args.audience, args.issuer) if args.jwks else None
+        )
+    except DoorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    if not doors.locked and not args.no_auth and not is_loopback(args.host):
+        print(
+            f"error: {args.host} is reached from other machines, and nobody would be asked for a key: give --keys or --jwks, "
+            "listen on 127.0.0.1, or say --no-auth",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     try:
         bundle = load_bundle(args.bundle or find_production(args.workspace))
     except BundleError as error:
@@ -35,10 +61,20 @@ def main() -> None:
         print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
         sys.exit(1)
     print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    app = make_app(bundle, max_body=args.max_body)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False))
+    app = make_app(bundle, doors, max_body=args.max_body, max_waiting=args.max_waiting)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol)
+    )
     with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
         server.run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address; a name counts as what it resolves to."""
+    try:
+        return all(ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):
+        return False
 
 
 def port(text: str) -> int:

@@ -40,17 +40,21 @@ class Bundle:
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """The answer to each row of raw values; a missing one is absent or None. Not thread safe."""
-        return self.encoder.target.answer(self._score(rows))
+        return self.encoder.target.answer(self.network(self.encode(rows)))
 
-    def respond(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-        """The answers, and the decisions of a model that has costs to decide by. Not thread safe."""
-        target, scores = self.encoder.target, self._score(rows)
+    def encode(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+        """The rows as the network takes them."""
+        return self.encoder.encode(self.encoder.columns(rows))
+
+    def respond(self, scores: NDArray[np.float32]) -> dict[str, list[Any]]:
+        """The answers that the network's scores stand for, and the decisions of a model that has costs to decide by."""
+        target = self.encoder.target
         decisions: dict[str, list[Label]] = {} if target.decision is None else {"decisions": target.decide(scores)}
         return {"predictions": target.answer(scores), **decisions}
 
     def explain(self, row: dict[str, Any]) -> tuple[Label | None, Explanation]:
         """What each column adds to the answer, and of which class the answer is the probability. Not thread safe."""
-        target, encoded = self.encoder.target, self.encoder.encode(self.encoder.columns([row]))
+        target, encoded = self.encoder.target, self.encode([row])
         told = target.decode(self.network(encoded))
         code = None if target.task == "regression" else 1 if target.task == "binary" else int(np.argmax(told[0]))
 
@@ -60,9 +64,6 @@ class Bundle:
 
         found = explain(answer, encoded, self.background, self.encoder.places, EXPLAIN_SEED)
         return (None if code is None else target.classes[code]), found
-
-    def _score(self, rows: list[dict[str, Any]]) -> NDArray[np.float32]:
-        return self.network(self.encoder.encode(self.encoder.columns(rows)))
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -55,6 +55,21 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                     "responses": {"200": {"description": "TensorFlow Serving's model status"}},
                 }
             },
+            f"/v2/models/{bundle.name}/infer": {
+                "post": {
+                    "operationId": "infer",
+                    "summary": "Score rows by the Open Inference Protocol, version 2",
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Tensors"}}},
+                    },
+                    "responses": {"200": {"description": "the tensors prediction, and label, low, high or decision"}, **answered},
+                }
+            },
+            "/metrics": {
+                "get": {"operationId": "metrics", "summary": "For Prometheus", "responses": {"200": {"description": "text"}}}
+            },
+            "/readyz": {"get": {"operationId": "ready", "summary": "Ready", "responses": {"200": {"description": "ready"}}}},
             "/healthz": {"get": {"operationId": "health", "summary": "Alive", "responses": {"200": {"description": "alive"}}}},
         },
         "components": {"schemas": _schemas(bundle)},
@@ -93,6 +108,27 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
             },
             "required": ["instances"],
             "additionalProperties": False,
+        },
+        "Tensors": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "inputs": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string", "enum": bundle.encoder.names},
+                            "shape": {"type": "array", "items": {"type": "integer"}},
+                            "datatype": {"type": "string"},
+                            "data": {"type": "array", "items": {}},
+                        },
+                        "required": ["name", "shape", "datatype"],
+                    },
+                },
+            },
+            "required": ["inputs"],
         },
         "Response": _response(bundle.encoder.target),
         "Explanations": {

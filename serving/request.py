@@ -16,11 +16,11 @@ MOST_FAULTS = 20
 
 
 class RequestError(Exception):
-    """A request that cannot be answered: HTTP status, a sentence, and the faults as (field, sentence)."""
+    """A request that cannot be answered: HTTP status, a sentence, the faults as (field, sentence), seconds to wait."""
 
-    def __init__(self, status: int, detail: str, faults: list[tuple[str, str]] | None = None) -> None:
+    def __init__(self, status: int, detail: str, faults: list[tuple[str, str]] | None = None, retry_after: int = 0) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.faults = status, detail, faults or []
+        self.status, self.detail, self.faults, self.retry_after = status, detail, faults or [], retry_after
 
 
 def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
@@ -36,13 +36,18 @@ def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = document["instances"]
     if not rows:
         raise RequestError(400, "instances is empty; expected at least one row")
-    every = (fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"instances[{i}]"))
+    check_rows(rows, encoder, "instances")
+    return rows
+
+
+def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:
+    """RequestError 422 with the fields that do not fit, of the first rows that have any."""
+    every = (fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"{where}[{i}]"))
     faults = list(islice(every, MOST_FAULTS + 1))  # a body full of them must not cost more than one that is right
     if faults:
         field, sentence = faults[0]
         some = f"at least {MOST_FAULTS}" if len(faults) > MOST_FAULTS else len(faults) - 1
         raise RequestError(422, f"{field}: {sentence}" + (f" (and {some} more)" if len(faults) > 1 else ""), faults[:MOST_FAULTS])
-    return rows
 
 
 def find_faults(row: Any, encoder: Encoder, where: str) -> Iterator[tuple[str, str]]:

@@ -181,7 +181,8 @@ def test_calibrated_bundle_with_costs_answers_and_decides_by_what_its_target_say
     (folder / "encoder.json").write_text(json.dumps(replace(ENCODER, target=fitted).to_json()))
     wanted = [sigmoid(2 * 4 - 1), sigmoid(-1), sigmoid(2 * 3 - 1), sigmoid(-2 - 1)]
     record(folder, GOLDEN, wanted)
-    found = load_bundle(folder).respond(GOLDEN)
+    bundle = load_bundle(folder)
+    found = bundle.respond(bundle.network(bundle.encode(GOLDEN)))
     assert found["predictions"] == pytest.approx(wanted, abs=1e-4)
     assert found["decisions"] == [1, 0, 1, 0]
     record(folder, GOLDEN, WANTED)  # what an uncalibrated model would say

@@ -1,0 +1,52 @@
+"""`python -m serving.keys {add,list,remove}`: the keys of a service, in a file that holds their hashes alone."""
+
+import argparse
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from serving.doors import SCOPES, DoorError, load_keys, make_key, save_keys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m serving.keys", description=__doc__)
+    parser.add_argument(
+        "--keys", type=Path, default=Path("keys.json"), help="the file (keys.json); give it to python -m serving too"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("add", help="make a key and show it, this once")
+    add.add_argument("name")
+    add.add_argument("--scope", action="append", choices=SCOPES, help="what it is for; more than once for more (predict)")
+    add.add_argument("--days", type=float, help="until it expires (never)")
+    add.add_argument("--per-second", type=float, default=0.0, help="requests that it is good for (no limit)")
+    commands.add_parser("list", help="names, scopes and ends")
+    remove = commands.add_parser("remove", help="a running service refuses it within a second or two")
+    remove.add_argument("name")
+    args = parser.parse_args()
+    try:
+        keys = load_keys(args.keys) if args.keys.exists() else []
+        match args.command:
+            case "add":
+                if any(key.name == args.name for key in keys):
+                    raise DoorError(f"{args.keys} has a key {args.name!r}; remove it first, or take another name")
+                ends = (datetime.now(UTC) + timedelta(days=args.days)).isoformat(timespec="seconds") if args.days else None
+                secret, key = make_key(args.name, tuple(dict.fromkeys(args.scope or ["predict"])), ends, args.per_second)
+                save_keys(args.keys, [*keys, key])
+                print(secret)
+                print(f"kept in {args.keys} by its hash alone: this is the only time that it is shown", file=sys.stderr)
+            case "list":
+                for key in keys:
+                    end = "has ended" if key.ended else f"until {key.expires}" if key.expires else "no end"
+                    rate = f", {key.per_second:g} a second" if key.per_second else ""
+                    print(f"{key.name}: {', '.join(key.scopes)}; {end}{rate}")
+            case "remove":
+                if args.name not in {key.name for key in keys}:
+                    raise DoorError(f"{args.keys} has no key {args.name!r}; it has {[key.name for key in keys]}")
+                save_keys(args.keys, [key for key in keys if key.name != args.name])
+    except DoorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The service as a process, of a bundle of two columns: its doors, its patience, its protocols, what it counts."""
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from tests.conftest import ROOT, free_port
+from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model, record  # noqa: F401  the fixture
+
+PATH = "/v1/models/flights:predict"
+ROW = json.dumps({"instances": [GOLDEN[0]]}).encode()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Path:  # noqa: F811
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "model.tflite").write_bytes(model)
+    free = replace(ENCODER, numbers=(replace(ENCODER.numbers[0], required=False),))
+    (folder / "encoder.json").write_text(json.dumps(free.to_json()))
+    (folder / "model_card.md").write_text("# flights")
+    (folder / "background.json").write_text(json.dumps(BACKGROUND))
+    record(folder, GOLDEN, WANTED)
+    return folder
+
+
+def command(bundle: Path, port: int, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", str(port), *flags]
+
+
+@contextmanager
+def serving(bundle: Path, log: Path, *flags: str) -> Iterator[int]:
+    port = free_port()
+    with log.open("wb") as said, subprocess.Popen(command(bundle, port, *flags), cwd=ROOT, stdout=said, stderr=said) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while ask(port, "GET", "/healthz")[0] != 200:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+
+
+def ask(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    except OSError:
+        return 0, {}, b""
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def port(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with serving(bundle, tmp_path_factory.mktemp("open") / "log") as port:
+        yield port
+
+
+def counted(port: int, series: str) -> float:
+    """The value of a series of /metrics; 0 for one that is not there yet."""
+    text = ask(port, "GET", "/metrics")[2].decode()
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_official_client_of_the_open_inference_protocol_gets_the_recorded_answers(port: int) -> None:
+    client = triton.InferenceServerClient(f"127.0.0.1:{port}")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("flights")
+    assert client.is_model_ready("flights", "1")
+    assert not client.is_model_ready("flights", "2")
+    assert not client.is_model_ready("planes")
+    told = client.get_model_metadata("flights")
+    assert [(one["name"], one["datatype"]) for one in told["inputs"]] == [("distance", "FP64"), ("carrier", "BYTES")]
+    columns: dict[str, tuple[str, Any]] = {
+        "distance": ("FP64", np.array([row.get("distance", np.nan) for row in GOLDEN], float)),
+        "carrier": ("BYTES", np.array([(row.get("carrier") or "").encode() for row in GOLDEN], object)),
+    }
+    for binary in (True, False):
+        inputs = [triton.InferInput(name, [len(GOLDEN)], kind) for name, (kind, _) in columns.items()]
+        for one, (name, (_, values)) in zip(inputs, columns.items(), strict=True):
+            one.set_data_from_numpy(values, binary_data=binary or name == "distance")  # JSON has no NaN
+        answer = client.infer("flights", inputs, request_id="42")
+        np.testing.assert_allclose(answer.as_numpy("prediction"), WANTED, atol=1e-6)
+        assert (answer.get_response()["id"], answer.get_response()["model_version"]) == ("42", "1")
+    wrong = triton.InferInput("distance", [1], "BYTES")
+    wrong.set_data_from_numpy(np.array([b"far"], object))
+    with pytest.raises(triton.InferenceServerException, match="expected a number, found the string 'far'"):
+        client.infer("flights", [wrong])
+
+
+def test_metrics_count_requests_rows_and_what_rows_lack(port: int) -> None:
+    before = {name: counted(port, name) for name in SERIES}
+    rows = [{"distance": 1.0, "carrier": "ZZ"}, {"carrier": "AA"}, {"distance": 2.0}]
+    assert ask(port, "POST", PATH, json.dumps({"instances": rows}).encode())[0] == 200
+    assert ask(port, "POST", PATH, b"{")[0] == 400
+    grown = {name: counted(port, name) - before[name] for name in SERIES}
+    assert grown == dict(zip(SERIES, (1, 1, 1, 3, 1, 1, 1, 3), strict=True))
+    assert counted(port, 'tidemill_release_info{candidate="student",model="flights",version="1"}') == 1
+    assert counted(port, "tidemill_requests_in_progress") == 1  # the one that asks
+    ask(port, "GET", "/" + "x" * 500)
+    assert "xxx" not in ask(port, "GET", "/metrics")[2].decode()
+
+
+SERIES = [
+    'tidemill_requests_total{route="predict",status="200"}',
+    'tidemill_requests_total{route="predict",status="400"}',
+    "tidemill_request_rows_count",
+    "tidemill_request_rows_sum",
+    'tidemill_unknown_categories_total{column="carrier"}',
+    'tidemill_missing_values_total{column="carrier"}',
+    'tidemill_missing_values_total{column="distance"}',
+    'tidemill_prediction_count{class_=""}',
+]
+
+
+def test_slow_head_and_huge_head_are_ended_while_others_are_answered(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as slow, socket.create_connection(("127.0.0.1", port)) as huge:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nhost:")
+        huge.sendall(b"GET /healthz HTTP/1.1\r\n" + b"x-a: " + b"b" * 70_000 + b"\r\n\r\n")
+        assert huge.recv(100).startswith(b"HTTP/1.1 431 ")
+        started = time.monotonic()
+        assert ask(port, "POST", PATH, ROW)[0] == 200
+        slow.settimeout(20)
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert 5 < time.monotonic() - started < 15
+        assert slow.recv(100) == b""
+
+
+def test_keys_open_the_service_and_are_written_nowhere(bundle: Path, tmp_path: Path) -> None:
+    keys, log = tmp_path / "keys.json", tmp_path / "log"
+
+    def manage(*words: str) -> str:
+        run = [sys.executable, "-m", "serving.keys", "--keys", str(keys), *words]
+        return subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    client, watcher = manage("add", "client"), manage("add", "watcher", "--scope", "metrics", "--per-second", "2")
+    assert manage("list").splitlines() == ["client: predict; no end", "watcher: metrics; no end, 2 a second"]
+    with serving(bundle, log, "--keys", str(keys)) as port:
+        status, headers, answer = ask(port, "POST", PATH, ROW)
+        assert (status, headers["www-authenticate"], headers["content-type"]) == (401, "Bearer", "application/problem+json")
+        assert json.loads(answer)["status"] == 401
+        assert ask(port, "POST", PATH, ROW, authorization=f"Bearer {client}")[0] == 200
+        assert ask(port, "POST", PATH, ROW, x_api_key=client)[0] == 200
+        assert ask(port, "POST", PATH, ROW, authorization=f"Bearer {watcher}")[0] == 403
+        assert ask(port, "GET", "/metrics", authorization=f"Bearer {client}")[0] == 403
+        found = [ask(port, "GET", "/metrics", authorization=f"Bearer {watcher}") for _ in range(4)]
+        assert [status for status, _, _ in found[:2]] == [200, 200]
+        assert found[-1][0] == 429
+        assert found[-1][1]["retry-after"] == "1"
+        metrics = found[0][2].decode()
+        manage("remove", "client")
+        deadline = time.monotonic() + 5
+        while ask(port, "POST", PATH, ROW, x_api_key=client)[0] == 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert ask(port, "POST", PATH, ROW, x_api_key=client)[0] == 401
+    for secret in (client, watcher):
+        assert secret not in log.read_text() + metrics + keys.read_text()
+
+
+def test_service_does_not_listen_beyond_this_machine_without_doors(bundle: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        done = subprocess.run(command(bundle, free_port(), "--host", host), cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert "nobody would be asked for a key: give --keys or --jwks" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_requests_beyond_the_limit_are_sent_away_and_probes_are_not(bundle: Path, tmp_path: Path) -> None:
+    with serving(bundle, tmp_path / "log", "--max-waiting", "1") as port:
+        with socket.create_connection(("127.0.0.1", port)) as unhurried:
+            unhurried.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode())
+            deadline = time.monotonic() + 10
+            while (answer := ask(port, "POST", PATH, ROW))[0] != 503 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert answer[0] == 503
+            assert answer[1]["retry-after"] == "1"
+            assert ask(port, "GET", "/healthz")[0] == ask(port, "GET", "/readyz")[0] == 200
+        deadline = time.monotonic() + 10
+        while ask(port, "POST", PATH, ROW)[0] != 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert ask(port, "POST", PATH, ROW)[0] == 200
+
+
+def test_bad_keys_and_providers_end_the_start_with_a_line(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("{}")
+    cases = (
+        (["--keys", str(tmp_path / "keys.json")], 1, "holds no keys"),
+        (["--jwks", str(tmp_path / "none.json"), "--audience", "flights"], 1, "no keys at"),
+        (["--jwks", str(tmp_path / "none.json")], 2, "--jwks needs --audience"),
+    )
+    for flags, code, words in cases:
+        done = subprocess.run(command(bundle, free_port(), *flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
