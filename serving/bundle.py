@@ -44,7 +44,7 @@ class Bundle:
 
     def encode(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
         """The rows as the network takes them."""
-        return self.encoder.encode(self.encoder.columns(rows))
+        return self.encoder.encode_rows(rows)
 
     def respond(self, scores: NDArray[np.float32]) -> dict[str, list[Any]]:
         """The answers that the network's scores stand for, and the decisions of a model that has costs to decide by."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tasks.core.calendar import CYCLES, cycles, format_time, parse_time
-from tasks.core.encoder import MISSING, OTHER, Encoder, Words, fit_encoder
+from tasks.core.encoder import FEW, MISSING, OTHER, Encoder, Words, fit_encoder
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.target import Target
 from tasks.core.tokens import pair_words, split_pieces, split_words
@@ -113,6 +113,22 @@ def test_graph_and_numpy_encode_any_row_alike(training: Rows, others: Rows, quan
         assert (np.abs(ours["num"]) <= 1).all()
         assert ours["num"].shape == (len(some), encoder.width)
         assert ours["cat"].shape == (len(some), encoder.codes)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(rows, min_size=1, max_size=10), st.lists(rows, min_size=1, max_size=10), st.sampled_from([0, 9]))
+def test_few_rows_are_encoded_as_many_are(training: Rows, others: Rows, piece_slots: int) -> None:
+    encoder = fit(training, piece_slots=piece_slots)
+    for some in (training, others, others * (FEW // len(others) + 1)):
+        one_by_one, together = encoder.encode_rows(some), encode(encoder, *some)
+        np.testing.assert_allclose(one_by_one["num"], together["num"], rtol=0, atol=2e-7)  # a sine's last bit
+        np.testing.assert_array_equal(one_by_one["cat"], together["cat"])
+        assert [one.dtype for one in one_by_one.values()] == [np.float32, np.int32]
+    for name in ("n", "c", "t", "x"):  # a column of one kind alone
+        few = [{name: row[name]} for row in others]
+        alone = fit([{name: row[name]} for row in training], piece_slots=piece_slots)
+        for array, wanted in encode(alone, *few).items():
+            np.testing.assert_allclose(alone.encode_rows(few)[array], wanted, rtol=0, atol=2e-7)
 
 
 @settings(max_examples=60, deadline=None)
