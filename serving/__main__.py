@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
     parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
     parser.add_argument("--max-waiting", type=positive, default=512, metavar="N", help="requests at once, beyond which 503 (512)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM: HTTPS instead of HTTP")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
     guard = parser.add_argument_group("who may ask")
     guard.add_argument("--keys", type=Path, help="file of keys, which `python -m serving.keys` writes")
     guard.add_argument("--jwks", help="a provider's public keys, a URL or a file: its tokens are taken too")
@@ -34,6 +37,8 @@ def main() -> None:
     guard.add_argument("--issuer", help="who must have made them")
     guard.add_argument("--no-auth", action="store_true", help="anyone, even beyond this machine")
     args = parser.parse_args()
+    if bool(args.tls_cert) != bool(args.tls_key):
+        parser.error("--tls-cert and --tls-key go together")
     if args.jwks and not args.audience:
         parser.error("--jwks needs --audience: a token for another service must not open this one")
     try:
@@ -60,11 +65,19 @@ def main() -> None:
     except OSError as error:
         print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
         sys.exit(1)
-    print(f"{bundle.name} {bundle.version} ({bundle.chosen}) at http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    app = make_app(bundle, doors, max_body=args.max_body, max_waiting=args.max_waiting)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol)
+    print(
+        f"{bundle.name} {bundle.version} ({bundle.chosen}) at {'https' if args.tls_cert else 'http'}://{args.host}:{listener.getsockname()[1]}",
+        flush=True,
     )
+    app = make_app(bundle, doors, max_body=args.max_body, max_waiting=args.max_waiting)
+    tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls)
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        print(f"error: {args.tls_cert} and {args.tls_key} are no certificate and key: {error}", file=sys.stderr)
+        sys.exit(1)
+    server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
         server.run(sockets=[listener])
 

@@ -4,18 +4,26 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.conftest import ROOT, free_port
 from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model, record  # noqa: F401  the fixture
@@ -210,3 +218,42 @@ def test_bad_keys_and_providers_end_the_start_with_a_line(bundle: Path, tmp_path
     for flags, code, words in cases:
         done = subprocess.run(command(bundle, free_port(), *flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def test_certificate_makes_it_https_and_one_that_is_none_is_refused(bundle: Path, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    flags = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    port, trusting = free_port(), ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    with subprocess.Popen(command(bundle, port, *flags), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert f"at https://127.0.0.1:{port}" in process.stdout.readline()
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=trusting)
+                try:
+                    connection.request("POST", PATH, ROW)
+                    with connection.getresponse() as answer:
+                        assert answer.status == 200
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.05)
+                finally:
+                    connection.close()
+            else:
+                raise AssertionError("no answer over TLS")
+        finally:
+            process.terminate()
+    (tmp_path / "key.pem").write_text("no key")
+    done = subprocess.run(command(bundle, port, *flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "are no certificate and key" in done.stderr
+    assert "Traceback" not in done.stderr
