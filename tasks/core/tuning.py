@@ -20,6 +20,7 @@ ENDS: dict[End, str] = {
     "money": "the money of the budget is spent",
     "space": "there is no further configuration to try",
 }
+EDGE = 0.94  # of the width, behind which a tick has no room for its words
 TALL = 240  # of the history, whose width is 1000
 COLOURS = 9  # that the page's style has
 
@@ -75,7 +76,7 @@ def _history(trials: Sequence[Trial], families: Sequence[str]) -> Markup:
     least, middle = min(losses), statistics.median(losses)
     ticks = nice_ticks(least, min(max(losses), middle + 3 * (middle - least)) if middle > least else max(losses))
     low, high, end = ticks[0], ticks[-1], timed[-1].ended
-    minutes = [tick for tick in nice_ticks(0.0, end / 60) if 60 * tick <= end]
+    minutes = [tick for tick in nice_ticks(0.0, end / 60) if 60 * tick <= EDGE * end]
 
     def place(trial: Trial, loss: float) -> tuple[float, float]:
         return 1000 * trial.ended / end, TALL * (1 - (min(loss, high) - low) / (high - low))
