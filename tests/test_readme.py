@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,9 @@ def test_readme_has_the_commands_that_are_tested() -> None:
         "python -m flows.schema --workspace ../churn",
         "python -m serving",
         "curl -s http://127.0.0.1:8080/v1/models/flights:predict",
+        "python -m serving.keys add shop --scope predict --days 90 --per-second 100",
+        "python -m serving --host 0.0.0.0 --keys keys.json",
+        "python -m serving --host 0.0.0.0 --jwks https://id.example.com/jwks.json --audience flights --issuer https://id.example.com",
     ]
 
 
@@ -76,7 +80,9 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    train, _, again, changed, offline, repro, new, learn, doctor, schema, serve, curl = commands()
+    train, _, again, changed, offline, repro, new, learn, doctor, schema, serve, curl, add_key, serve_keys, serve_tokens = (
+        commands()
+    )
     assert set(states(shell(train)).values()) == {"Completed"}
     assert set(states(shell(again)).values()) == {"Cached"}
     assert "train.epochs 2 -> 3" in shell(changed)
@@ -89,11 +95,26 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
     assert ", 0 faults" in shell(doctor)
     assert "nothing to do" in shell(schema)
 
-    number = str(port())
-    with subprocess.Popen(f". .venv/bin/activate && exec {serve} --port {number}", shell=True, cwd=clone, env=fresh) as service:
-        try:
-            shell(f"curl -s --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:{number}/healthz")
-            answer = json.loads(shell(curl.replace("8080", number)))
-        finally:
-            service.terminate()
-    assert 0 < answer["predictions"][0] < 1
+    def ask(start: str, *flags: str) -> dict[str, Any]:
+        """What the README's curl gets of the service, started so, on this machine alone."""
+        number = str(port())
+        run = f". .venv/bin/activate && exec {start.replace('0.0.0.0', '127.0.0.1')} --port {number}"
+        with subprocess.Popen(run, shell=True, cwd=clone, env=fresh) as service:
+            try:
+                shell(f"curl -s --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:{number}/healthz")
+                answer: dict[str, Any] = json.loads(shell(" ".join([curl.replace("8080", number), *flags])))
+                return answer
+            finally:
+                service.terminate()
+
+    assert 0 < ask(serve)["predictions"][0] < 1
+    key = shell(add_key).strip()
+    assert ask(serve_keys)["status"] == 401
+    assert 0 < ask(serve_keys, "-H", f"'Authorization: Bearer {key}'")["predictions"][0] < 1
+    refused = subprocess.run(
+        f". .venv/bin/activate && {serve_tokens}", shell=True, cwd=clone, env=fresh, capture_output=True, text=True, timeout=60
+    )
+    assert (refused.returncode, "no keys at https://id.example.com/jwks.json" in refused.stderr) == (
+        1,
+        True,
+    )  # there is no such host
