@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from serving.bundle import Bundle
 from tasks.core.encoder import MISSING, OTHER
+from tasks.core.target import as_text
 
 # Seconds: from a tenth of what one row takes to what a client waits for at most.
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -32,7 +33,7 @@ class Metrics:
         self.unknown = Counter("unknown_categories", "Rows with a word that training did not know, by column", ["column"], **made)
         target = bundle.encoder.target
         scale = [target.center + target.scale * spread for spread in SPREADS] if target.task == "regression" else SHARES
-        labels = [str(label) for label in target.classes] if target.task == "multiclass" else [""]
+        labels = [as_text(label) for label in target.classes] if target.task == "multiclass" else [""]
         self.answers = Histogram(
             "prediction", "Answers, by class where there are several", ["class_"], buckets=sorted(set(scale)), **made
         )

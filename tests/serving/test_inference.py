@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from serving.inference import Tensor, answers, describe, parse, render
 from serving.request import RequestError
 from tasks.core.decision import Decision
-from tasks.core.encoder import CategoryColumn, Encoder, NumberColumn
+from tasks.core.encoder import Encoder
 from tasks.core.target import Target
-
-ENCODER = Encoder(
-    numbers=(NumberColumn("distance", True, True, (0.0, 10.0)),),
-    dates=(),
-    categories=(CategoryColumn("carrier", False, ("AA", "UA")),),
-    texts=(),
-    target=Target("binary", "late", (0, 1)),
-)
+from tests.serving.test_bundle import ENCODER
 
 
 def tensor(name: str, kind: str, data: list[Any], **more: Any) -> dict[str, Any]:
