@@ -30,7 +30,6 @@ WIDTHS = (144, 512, 512, 1)  # of the network: 337,409 parameters
 BATCH, STEPS, REPEATS = 8192, 5, 5
 MILLION = 1_000_000
 LIMIT = 3 << 29  # bytes of private memory for the child that trains on a set of ten times as many
-NARROW = (1024, 32, 1)  # of the network there: wide rows, little to compute, so that reading counts
 
 
 def network(widths: tuple[int, ...]) -> Any:
@@ -127,7 +126,7 @@ def measure_million_steps(batch: int = 4) -> str:
 
 def write_large(folder: Path) -> int:
     """Rows of ten times the limit, on disk; returns their number."""
-    width, piece = NARROW[0], 10_000
+    width, piece = WIDTHS[0], 10_000
     count = 10 * LIMIT // (4 * width) // piece * piece
     arrays: dict[str, tuple[tuple[int, ...], type]] = {
         "num": ((width,), np.float32),
@@ -142,11 +141,14 @@ def write_large(folder: Path) -> int:
 
 
 def train_within(folder: Path, memory: int | None, rows: int) -> None:
-    """The child: trains two epochs and prints rows a second of the second, and its private memory at most."""
+    """The child: trains and prints rows a second, and its private memory at most.
+
+    Of rows in memory the second epoch tells, as the first one compiles; a set of ten times as many takes minutes for one."""
     train = load_rows(folder, "train").head(rows)
     train = Rows({"num": train.num}, train.target)
-    few = train.head(4096)
-    list(Training(network(NARROW), "binary", Schedule(1, 2048, 1e-3, 1e-3, 1, 1), len(few)).epochs(few, few, lambda done, of: None))
+    few = train.head(BATCH)
+    first = Training(network(WIDTHS), "binary", Schedule(1, BATCH, 1e-3, 1e-3, 1, 1), len(few))
+    list(first.epochs(few, few, lambda done, total: None))
     if memory is not None:  # from here on: the threads that TensorFlow has started by now reserve more than they use
         soft = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, soft))
@@ -156,8 +158,9 @@ def train_within(folder: Path, memory: int | None, rows: int) -> None:
         nonlocal peak
         peak = max(peak, process.memory_info().data)  # what the limit counts: private memory that can be written
 
-    run = Training(network(NARROW), "binary", Schedule(2, 2048, 1e-3, 1e-3, 1, 2), len(train))
-    *_, last = run.epochs(train, train.head(2048), watch, memory)
+    epochs = 2 if memory is None else 1
+    run = Training(network(WIDTHS), "binary", Schedule(epochs, BATCH, 1e-3, 1e-3, 1, epochs), len(train))
+    *_, last = run.epochs(train, train.head(BATCH), watch, memory)
     print(last.rows_per_second, peak)
 
 
@@ -165,19 +168,21 @@ def measure_mapped() -> str:
     """The rate on a set ten times the limit, that the kernel holds the child to, beside that on rows in memory without one."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
         folder = Path(name) / "features"
-        count = write_large(folder)
-        found = {}
-        for kind, rows in (("held", count // 10), ("mapped", count)):
+        count, peak = write_large(folder), 0.0
+        rates: dict[str, list[float]] = {"held": [], "mapped": []}
+        for kind, rows in (("held", count // 10), ("mapped", count), ("held", count // 10)):
             command = [sys.executable, "-m", "benchmarks.training", "--child", str(folder), kind, str(rows)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 return f"{kind} rows: the child ended with exit code {done.returncode}: {done.stderr.strip()[-300:]}"
-            rate, peak = map(float, done.stdout.split()[-2:])
-            found[kind] = (rate, peak)
-    (held, _), (mapped, peak) = found["held"], found["mapped"]
+            rate, held_bytes = map(float, done.stdout.split()[-2:])
+            rates[kind].append(rate)
+            peak = held_bytes if kind == "mapped" else peak
+    held, mapped = float(np.mean(rates["held"])), rates["mapped"][0]
     return (
-        f"{count:,} rows of {4 * NARROW[0]:,} bytes, {10 * LIMIT >> 20:,} MB, under a limit of {LIMIT >> 20:,} MB (RLIMIT_DATA): "
-        f"{mapped:,.0f} rows/s, {mapped / held:.2f} of {held:,.0f} in memory; {peak / 2**20:,.0f} MB private at most"
+        f"{count:,} rows of {4 * WIDTHS[0]:,} bytes, {10 * LIMIT >> 20:,} MB, under a limit of {LIMIT >> 20:,} MB (RLIMIT_DATA): "
+        f"{mapped:,.0f} rows/s, {mapped / held:.2f} of {held:,.0f} in memory before and after; "
+        f"{peak / 2**20:,.0f} MB private at most"
     )
 
 

@@ -1,35 +1,33 @@
 """`python -m serving`: the prediction service of the released model, on loopback unless told otherwise."""
 
 import argparse
-import json
-import re
+import os
 import socket
 import sys
-from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
-
-import uvicorn
-
-from serving.app import make_app
-from serving.bundle import BundleError, load_bundle
-from serving.doors import DoorError, Doors, KeyRing, Provider
-from serving.protocol import PatientProtocol
-
-STORE = Path("releases")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
-    parser.add_argument("--workspace", type=Path, default=Path(), help="folder with releases/ (here)")
-    parser.add_argument("--bundle", type=Path, help="a bundle's folder, instead of the workspace's production release")
+    what = parser.add_argument_group("what is served", "each may be given more than once, for several models")
+    what.add_argument("--workspace", type=Path, action="append", default=[], help="a workspace, whose releases/ is followed (here)")
+    what.add_argument(
+        "--store", action="append", default=[], metavar="PLACE", help="a release store: a folder or s3://BUCKET/PREFIX"
+    )
+    what.add_argument("--bundle", type=Path, action="append", default=[], help="a bundle's folder, which no channel moves")
+    what.add_argument("--poll", type=seconds, default=5.0, metavar="SECONDS", help="between two looks at a store's channels (5)")
+    what.add_argument("--verify", type=Path, metavar="FILE", help="public key in PEM: only bundles that it signed are served")
+    what.add_argument("--follow-only", action="store_true", help="end a canary here by its rule, but move no channel of the store")
+    what.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="for bundles of a store that is no folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
+    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that answer (1)")
     parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
     parser.add_argument("--max-waiting", type=positive, default=512, metavar="N", help="requests at once, beyond which 503 (512)")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM: HTTPS instead of HTTP")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
+    parser.add_argument("--listener", type=int, help=argparse.SUPPRESS)  # a worker's, from its supervisor
     guard = parser.add_argument_group("who may ask")
     guard.add_argument("--keys", type=Path, help="file of keys, which `python -m serving.keys` writes")
     guard.add_argument("--jwks", help="a provider's public keys, a URL or a file: its tokens are taken too")
@@ -41,45 +39,35 @@ def main() -> None:
         parser.error("--tls-cert and --tls-key go together")
     if args.jwks and not args.audience:
         parser.error("--jwks needs --audience: a token for another service must not open this one")
-    try:
-        doors = Doors(
-            KeyRing(args.keys) if args.keys else None, Provider(args.jwks, args.audience, args.issuer) if args.jwks else None
-        )
-    except DoorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    if not doors.locked and not args.no_auth and not is_loopback(args.host):
+    if not (args.keys or args.jwks or args.no_auth or is_loopback(args.host)):
         print(
             f"error: {args.host} is reached from other machines, and nobody would be asked for a key: give --keys or --jwks, "
             "listen on 127.0.0.1, or say --no-auth",
             file=sys.stderr,
         )
         sys.exit(2)
-    try:
-        bundle = load_bundle(args.bundle or find_production(args.workspace))
-    except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    try:
-        listener = socket.create_server((args.host, args.port), family=socket.AF_INET6 if ":" in args.host else socket.AF_INET)
-    except OSError as error:
-        print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
-        sys.exit(1)
-    print(
-        f"{bundle.name} {bundle.version} ({bundle.chosen}) at {'https' if args.tls_cert else 'http'}://{args.host}:{listener.getsockname()[1]}",
-        flush=True,
-    )
-    app = make_app(bundle, doors, max_body=args.max_body, max_waiting=args.max_waiting)
-    tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls)
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        print(f"error: {args.tls_cert} and {args.tls_key} are no certificate and key: {error}", file=sys.stderr)
-        sys.exit(1)
-    server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
-        server.run(sockets=[listener])
+    if args.listener is not None:
+        listener = socket.socket(fileno=args.listener)
+    else:
+        try:
+            listener = socket.create_server(
+                (args.host, args.port), family=socket.AF_INET6 if ":" in args.host else socket.AF_INET, backlog=2048
+            )
+        except OSError as error:
+            print(f"error: cannot listen on {args.host}, port {args.port}: {error}; choose another by --port", file=sys.stderr)
+            sys.exit(1)
+    if args.workers > 1 and args.listener is None:
+        from serving.workers import supervise  # which stays small: it loads no model
+
+        sys.exit(supervise(args.workers, listener, sys.argv[1:]))
+    from serving.server import run
+
+    sys.exit(run(args, listener, quiet=False))
+
+
+def default_cache() -> Path:
+    """Where bundles from afar are kept for the next start: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidemill" / "bundles"
 
 
 def is_loopback(host: str) -> bool:
@@ -104,16 +92,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def find_production(workspace: Path) -> Path:
-    """The folder of the release that production.json names."""
-    pointer = workspace / STORE / "production.json"
-    try:
-        version = json.loads(pointer.read_text())["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{pointer}: {error}; `python -m flows.train` makes a release") from error
-    if not isinstance(version, str) or not re.fullmatch(r"[0-9a-f]+", version):
-        raise BundleError(f"{pointer} names version {version!r}; expected the name of a folder beside it")
-    return workspace / STORE / version
+def seconds(text: str) -> float:
+    """A span of time above 0; ValueError for what is none."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 if __name__ == "__main__":

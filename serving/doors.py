@@ -6,6 +6,7 @@ import math
 import secrets
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -195,8 +196,11 @@ class Doors:
         kind, _, bearer = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if not secret and kind.lower() == "bearer":
             secret = bearer.strip()
+        if not secret and kind.lower() == "basic":  # what a browser asks a person for: a key as the password
+            with suppress(ValueError):
+                secret = b64decode(bearer.strip(), validate=True).decode("latin-1").partition(":")[2]
         if not secret:
-            raise RequestError(401, "no key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            raise RequestError(401, "no key: send it as `Authorization: Bearer KEY`, `X-API-Key: KEY` or the password of Basic")
         key = self.keys.find(secret) if self.keys else None
         if key is None and self.provider and secret.count(".") == 2:
             key = self.provider.find(secret)
@@ -213,4 +217,6 @@ class Doors:
 
 def scope_of(path: str) -> Scope:
     """What the path is guarded by."""
+    if path.endswith(":refresh"):
+        return "admin"
     return "metrics" if path == "/metrics" else "predict"

@@ -1,11 +1,17 @@
-"""What the service counts of itself, for Prometheus: requests, errors, latency, rows, and what the rows and answers look like."""
+"""What the service counts of itself, for Prometheus: requests, errors, latency, rows, and what the rows and answers look like.
 
-from collections.abc import Mapping
+Of several worker processes each counts into files of one folder (PROMETHEUS_MULTIPROC_DIR, which the supervisor names), and any
+of them tells the sum.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.bundle import Bundle
 from tasks.core.encoder import MISSING, OTHER
@@ -16,53 +22,111 @@ SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 SHARES = tuple(i / 10 for i in range(1, 10))
 SPREADS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # of a regression's answers, around its training mean
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
     """The counters of one process."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.bundle = bundle
+        self.shared = FOLDER in os.environ
         made: dict[str, Any] = {"registry": self.registry, "namespace": "tidemill"}
+        of = ["model", "version"]
         self.requests = Counter("requests", "Requests by route and status", ["route", "status"], **made)
         self.seconds = Histogram("request_seconds", "Time to answer, by route", ["route"], buckets=SECONDS, **made)
-        self.waiting = Gauge("requests_in_progress", "Requests that are being answered", **made)
-        self.rows = Histogram("request_rows", "Rows of a request for predictions", buckets=ROWS, **made)
-        self.missing = Counter("missing_values", "Rows without a value, by column", ["column"], **made)
-        self.unknown = Counter("unknown_categories", "Rows with a word that training did not know, by column", ["column"], **made)
-        target = bundle.encoder.target
-        scale = [target.center + target.scale * spread for spread in SPREADS] if target.task == "regression" else SHARES
-        labels = [as_text(label) for label in target.classes] if target.task == "multiclass" else [""]
-        self.answers = Histogram(
-            "prediction", "Answers, by class where there are several", ["class_"], buckets=sorted(set(scale)), **made
+        self.waiting = Gauge("requests_in_progress", "Requests that are being answered", multiprocess_mode="livesum", **made)
+        self.rows = Histogram("request_rows", "Rows of a request for predictions", of, buckets=ROWS, **made)
+        self.missing = Counter("missing_values", "Rows without a value, by column", [*of, "column"], **made)
+        self.unknown = Counter(
+            "unknown_categories", "Rows with a word that training did not know, by column", [*of, "column"], **made
         )
-        self.of_class = [self.answers.labels(label) for label in labels]
-        release = Gauge("release_info", "The release that answers: always 1", ["model", "version", "candidate"], **made)
-        release.labels(bundle.name, bundle.version, bundle.chosen).set(1)
+        self.shares = Histogram(
+            "prediction", "Answered probabilities, by class where there are several", [*of, "class_"], buckets=SHARES, **made
+        )
+        self.spreads = Histogram(
+            "prediction_spreads",
+            "Answered numbers, in standard deviations around the mean of training",
+            of,
+            buckets=SPREADS,
+            **made,
+        )
+        self.release = Gauge(
+            "release_info",
+            "The release that answers in a channel: 1",
+            [*of, "candidate", "channel"],
+            multiprocess_mode="livemax",
+            **made,
+        )
+        self.refused = Counter(
+            "releases_refused", "Bundles that a channel named and that were not taken", ["model", "channel"], **made
+        )
+        self.behind = Gauge(
+            "channel_refused",
+            "1 while a channel names a release that is not served",
+            ["model", "channel"],
+            multiprocess_mode="livemax",
+            **made,
+        )
+        self.silent = Counter("store_errors", "Looks at the release store that it did not answer", ["model"], **made)
+        self.tried = Counter("trial_requests", "Requests that a canary or shadow was tried on", [*of, "channel"], **made)
+        self.failed = Counter("trial_errors", "Requests that a canary or shadow could not answer", [*of, "channel"], **made)
+        if not self.shared:
+            ProcessCollector(registry=self.registry, namespace="")
+        self._of_request: dict[tuple[str, int], tuple[Any, Any]] = {}
 
-    def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any]) -> None:
-        """Rows were answered: counts them, what they lack, and how their answers lie."""
-        encoder, told = self.bundle.encoder, self.bundle.encoder.target.decode(scores)
-        self.rows.observe(len(told))
-        flag = len(encoder.scaled)
-        for column in encoder.scaled:
-            if column.flagged:
-                self._add(self.missing, column.name, int(encoded["num"][:, flag].sum()))
-                flag += 1
-        for place, category in enumerate(encoder.categories):
-            codes = encoded["cat"][:, place]
-            self._add(self.missing, category.name, int((codes == MISSING).sum()))
-            self._add(self.unknown, category.name, int((codes == OTHER).sum()))
-        for histogram, answers in zip(self.of_class, np.atleast_2d(told.T), strict=True):
-            for answer in answers.tolist():
-                histogram.observe(answer)
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        if (found := self._of_request.get((route, status))) is None:
+            found = self._of_request[route, status] = (self.requests.labels(route, str(status)), self.seconds.labels(route))
+        found[0].inc()
+        found[1].observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+        if not self.shared:
+            return generate_latest(self.registry)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
 
-    @staticmethod
-    def _add(counter: Counter, column: str, rows: int) -> None:
-        if rows:
-            counter.labels(column).inc(rows)
+
+class Counts:
+    """What is counted of one bundle's rows and answers."""
+
+    def __init__(self, metrics: Metrics, bundle: Bundle) -> None:
+        self.target, self.names = bundle.encoder.target, (bundle.name, bundle.version)
+        self.rows = metrics.rows.labels(*self.names)
+        flagged = [column.name for column in bundle.encoder.scaled if column.flagged]
+        words = [column.name for column in bundle.encoder.categories]
+        self.flags = slice(len(bundle.encoder.scaled), len(bundle.encoder.scaled) + len(flagged))
+        self.missing = [metrics.missing.labels(*self.names, name) for name in flagged]
+        self.no_word = [metrics.missing.labels(*self.names, name) for name in words]
+        self.unknown = [metrics.unknown.labels(*self.names, name) for name in words]
+        labels = [as_text(label) for label in self.target.classes] if self.target.task == "multiclass" else [""]
+        regression = self.target.task == "regression"
+        self.answers = [
+            metrics.spreads.labels(*self.names) if regression else metrics.shares.labels(*self.names, label) for label in labels
+        ]
+
+    def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any]) -> None:
+        """Rows were answered: counts them, what they lack, and how their answers lie."""
+        told = self.target.decode(scores)
+        self.rows.observe(len(told))
+        flags, codes = encoded["num"][:, self.flags], encoded["cat"][:, : len(self.unknown)]
+        if flags.any():
+            _add(self.missing, flags.sum(axis=0))
+        if (codes <= max(MISSING, OTHER)).any():
+            _add(self.no_word, (codes == MISSING).sum(axis=0))
+            _add(self.unknown, (codes == OTHER).sum(axis=0))
+        if self.target.task == "regression":
+            told = (told - self.target.center) / self.target.scale
+        for histogram, answers in zip(self.answers, np.atleast_2d(told.T), strict=True):
+            for answer in answers.tolist():
+                histogram.observe(answer)
+
+
+def _add(counters: Sequence[Counter], rows: NDArray[Any]) -> None:
+    for counter, count in zip(counters, rows.tolist(), strict=True):
+        if count:
+            counter.inc(count)

@@ -1,5 +1,7 @@
 """The OpenAPI document of a bundle's service, with its columns by name, kind and example."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from serving.bundle import Bundle
@@ -8,79 +10,106 @@ from tasks.core.images import FORMATS
 from tasks.core.target import Target, as_text
 
 MOST_EXAMPLES = 8
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457",
+    "properties": {
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"field": {"type": "string"}, "detail": {"type": "string"}}},
+        },
+    },
+}
 
 
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """OpenAPI 3.0, which the page of swagger-ui-bundle and every generator read."""
+def describe(bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """OpenAPI 3.0, which the page of swagger-ui-bundle and every generator read; schemas of several models bear their names."""
+    paths: dict[str, Any] = {}
+    schemas: dict[str, Any] = {"Problem": PROBLEM}
+    for bundle in bundles:
+        prefix = f"{re.sub('[^A-Za-z0-9_.-]', '_', bundle.name)}." if len(bundles) > 1 else ""
+        paths |= _paths(bundle, prefix)
+        schemas |= {prefix + name: schema for name, schema in _schemas(bundle, prefix).items()}
+    for path, name, said in (
+        ("/v1/models", "models", "All models, their channels and how trials go"),
+        ("/metrics", "metrics", "For Prometheus"),
+        ("/readyz", "ready", "Ready"),
+        ("/healthz", "health", "Alive"),
+    ):
+        paths[path] = {"get": {"operationId": name, "summary": said, "responses": {"200": {"description": said}}}}
+    one = bundles[0] if len(bundles) == 1 else None
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": one.name if one else "models",
+            "version": one.version if one else ", ".join(f"{bundle.name} {bundle.version}" for bundle in bundles),
+            "description": " ".join(f"Answers {bundle.encoder.target.meaning}." for bundle in bundles),
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _paths(bundle: Bundle, prefix: str) -> dict[str, Any]:
+    """What can be asked of a model."""
     path = f"/v1/models/{bundle.name}"
     problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     refusals = {
         "400": "not JSON, or not the row format",
         "413": "the body is too large",
         "422": "a field is missing, unknown or of the wrong kind",
+        "503": "too many requests are under way",
     }
     answered = {status: {"description": text, **problem} for status, text in refusals.items()}
-    example = {"schema": {"$ref": "#/components/schemas/Request"}, "example": {"instances": bundle.golden[:1]}}
+    example = {"schema": _of(prefix, "Request"), "example": {"instances": bundle.golden[:1]}}
     body = {"required": True, "content": {"application/json": example}}
+
+    def verb(name: str, summary: str, schema: str, told: str) -> dict[str, Any]:
+        responses = {"200": {"description": told, "content": {"application/json": {"schema": _of(prefix, schema)}}}, **answered}
+        return {"post": {"operationId": prefix + name, "summary": summary, "requestBody": body, "responses": responses}}
+
+    meaning = bundle.encoder.target.meaning
     return {
-        "openapi": "3.0.3",
-        "info": {"title": bundle.name, "version": bundle.version, "description": f"Answers {bundle.encoder.target.meaning}."},
-        "paths": {
-            f"{path}:predict": {
-                "post": {
-                    "operationId": "predict",
-                    "summary": "Score rows",
-                    "requestBody": body,
-                    "responses": {
-                        "200": _answer("Response", f"{bundle.encoder.target.meaning}, for each row in their order"),
-                        **answered,
-                    },
-                }
-            },
-            f"{path}:explain": {
-                "post": {
-                    "operationId": "explain",
-                    "summary": "Say what each column adds to the answer",
-                    "requestBody": body,
-                    "responses": {
-                        "200": _answer("Explanations", "base and contributions of each row, which together make its answer"),
-                        **answered,
-                    },
-                }
-            },
-            path: {
-                "get": {
-                    "operationId": "status",
-                    "summary": "Version and state",
-                    "responses": {"200": {"description": "TensorFlow Serving's model status"}},
-                }
-            },
-            f"/v2/models/{bundle.name}/infer": {
-                "post": {
-                    "operationId": "infer",
-                    "summary": "Score rows by the Open Inference Protocol, version 2",
-                    "requestBody": {
-                        "required": True,
-                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Tensors"}}},
-                    },
-                    "responses": {"200": {"description": "the tensors prediction, and label, low, high or decision"}, **answered},
-                }
-            },
-            "/metrics": {
-                "get": {"operationId": "metrics", "summary": "For Prometheus", "responses": {"200": {"description": "text"}}}
-            },
-            "/readyz": {"get": {"operationId": "ready", "summary": "Ready", "responses": {"200": {"description": "ready"}}}},
-            "/healthz": {"get": {"operationId": "health", "summary": "Alive", "responses": {"200": {"description": "alive"}}}},
+        f"{path}:predict": verb("predict", "Score rows", "Response", f"{meaning}, for each row in their order"),
+        f"{path}:explain": verb(
+            "explain",
+            "Say what each column adds to the answer",
+            "Explanations",
+            "base and contributions of each row, which together make its answer",
+        ),
+        path: {
+            "get": {
+                "operationId": f"{prefix}status",
+                "summary": "Versions and states",
+                "responses": {"200": {"description": "TensorFlow Serving's model status"}},
+            }
         },
-        "components": {"schemas": _schemas(bundle)},
+        f"{path}/metadata": {
+            "get": {
+                "operationId": f"{prefix}metadata",
+                "summary": "Columns and outputs",
+                "responses": {"200": {"description": "TensorFlow Serving's model metadata"}},
+            }
+        },
+        f"/v2/models/{bundle.name}/infer": {
+            "post": {
+                "operationId": f"{prefix}infer",
+                "summary": "Score rows by the Open Inference Protocol, version 2",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _of(prefix, "Tensors")}}},
+                "responses": {"200": {"description": "the tensors prediction, and label, low, high or decision"}, **answered},
+            }
+        },
     }
 
 
-def _answer(schema: str, text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+def _of(prefix: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{prefix}{name}"}
 
 
-def _schemas(bundle: Bundle) -> dict[str, Any]:
+def _schemas(bundle: Bundle, prefix: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for number in bundle.encoder.numbers:
         low, high = number.edges[0], number.edges[-1]
@@ -103,7 +132,7 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
         "Request": {
             "type": "object",
             "properties": {
-                "instances": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}},
+                "instances": {"type": "array", "minItems": 1, "items": _of(prefix, "Row")},
                 "signature_name": {"type": "string"},
             },
             "required": ["instances"],
@@ -135,19 +164,6 @@ def _schemas(bundle: Bundle) -> dict[str, Any]:
             "type": "object",
             "properties": {"explanations": {"type": "array", "items": _explanation(bundle)}},
             "required": ["explanations"],
-        },
-        "Problem": {
-            "type": "object",
-            "description": "RFC 9457",
-            "properties": {
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "errors": {
-                    "type": "array",
-                    "items": {"type": "object", "properties": {"field": {"type": "string"}, "detail": {"type": "string"}}},
-                },
-            },
         },
     }
 

@@ -13,6 +13,7 @@ from tasks.core.encoder import Encoder, ImageColumn
 from tasks.core.images import ImageError, decode_image, from_text
 
 MOST_FAULTS = 20
+SHAPE = 'expected {"instances": [{...}, ...]}, one object for each row, or {"inputs": {"column": [...], ...}}'
 
 
 class RequestError(Exception):
@@ -23,21 +24,35 @@ class RequestError(Exception):
         self.status, self.detail, self.faults, self.retry_after = status, detail, faults or [], retry_after
 
 
-def parse_rows(body: bytes, encoder: Encoder) -> list[dict[str, Any]]:
-    """The rows of {"instances": [{...}, ...]}; RequestError 400 for what is not JSON, 422 with the fields for what does not fit."""
+def parse_rows(body: bytes, encoder: Encoder) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of {"instances": [{...}, ...]} or of {"inputs": {column: [...], ...}}, and whether they came in columns.
+
+    RequestError 400 for what is not JSON or neither form, 422 with the fields for what does not fit.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
-        raise RequestError(400, 'expected {"instances": [{...}, ...]}, one object for each row')
-    if extra := sorted(document.keys() - {"instances", "signature_name"}):
-        raise RequestError(400, f"unknown keys {extra} beside instances")
-    rows: list[dict[str, Any]] = document["instances"]
+    if not isinstance(document, dict) or ("instances" in document) == ("inputs" in document):
+        raise RequestError(400, SHAPE)
+    if extra := sorted(document.keys() - {"instances", "inputs", "signature_name"}):
+        raise RequestError(400, f"unknown keys {extra[:MOST_FAULTS]} beside instances or inputs")
+    rows = document["instances"] if "instances" in document else _from_columns(document["inputs"])
+    if not isinstance(rows, list):
+        raise RequestError(400, SHAPE)
     if not rows:
         raise RequestError(400, "instances is empty; expected at least one row")
     check_rows(rows, encoder, "instances")
-    return rows
+    return rows, "inputs" in document
+
+
+def _from_columns(inputs: Any) -> list[dict[str, Any]]:
+    """The rows that columns of equal length make."""
+    if not isinstance(inputs, dict) or not inputs or not all(isinstance(values, list) for values in inputs.values()):
+        raise RequestError(400, "inputs: expected an object of lists, one for each column")
+    if len(sizes := {len(values) for values in inputs.values()}) > 1:
+        raise RequestError(400, f"inputs: the columns have different numbers of rows: {sorted(sizes)[:MOST_FAULTS]}")
+    return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
 
 
 def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.app import render_page
 from serving.bundle import load_bundle
 from serving.openapi import describe
+from serving.pages import render_page
 from serving.request import RequestError, parse_rows
 from tests.conftest import ROOT, Workspace
 
@@ -116,7 +116,7 @@ def test_service_answers_files_that_it_never_saw_and_tells_of_broken_ones(pictur
     bundle = load_bundle(pictures.path / "models/release")
 
     def ask(*rows: dict[str, Any]) -> list[Any]:
-        return bundle.predict(parse_rows(json.dumps({"instances": rows}).encode(), bundle.encoder))
+        return bundle.predict(parse_rows(json.dumps({"instances": rows}).encode(), bundle.encoder)[0])
 
     upright = io.BytesIO()
     pixels = np.zeros((40, 40, 3), np.uint8)
@@ -130,7 +130,7 @@ def test_service_answers_files_that_it_never_saw_and_tells_of_broken_ones(pictur
     with pytest.raises(RequestError) as refused:
         ask(fresh, row_of(pictures.path / "photos/017.png"))
     assert refused.value.faults[0][0] == "instances[1].photo"
-    described = describe(bundle)["components"]["schemas"]["Row"]["properties"]["photo"]
+    described = describe([bundle])["components"]["schemas"]["Row"]["properties"]["photo"]
     assert "resized to 8 x 8 pixels of grey" in described["description"]
     page = render_page(bundle)
     assert (

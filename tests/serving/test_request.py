@@ -20,7 +20,7 @@ GOOD = {"distance": 1400, "temp": 39.5, "carrier": "UA", "tailnum": "N14228"}
 
 
 def parse(*rows: Any) -> list[dict[str, Any]]:
-    return parse_rows(json.dumps({"instances": rows}).encode(), ENCODER)
+    return parse_rows(json.dumps({"instances": rows}).encode(), ENCODER)[0]
 
 
 def refusal(body: bytes) -> RequestError:
@@ -48,7 +48,33 @@ def test_optional_values_may_be_null_or_absent() -> None:
 
 
 def test_signature_name_of_tensorflow_serving_is_taken() -> None:
-    assert parse_rows(json.dumps({"signature_name": "serving_default", "instances": [GOOD]}).encode(), ENCODER) == [GOOD]
+    assert parse_rows(json.dumps({"signature_name": "serving_default", "instances": [GOOD]}).encode(), ENCODER) == ([GOOD], False)
+
+
+def test_columns_of_tensorflow_serving_are_taken_for_rows() -> None:
+    columns = {name: [value, None if name in ("temp", "tailnum") else value] for name, value in GOOD.items()}
+    rows, in_columns = parse_rows(json.dumps({"inputs": columns}).encode(), ENCODER)
+    assert (rows, in_columns) == ([GOOD, {**GOOD, "temp": None, "tailnum": None}], True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([GOOD], "expected an object of lists"),
+        ({}, "expected an object of lists"),
+        ({"distance": 1}, "expected an object of lists"),
+        ({"distance": [1, 2], "carrier": ["UA"]}, "different numbers of rows: [1, 2]"),
+        ({"distance": []}, "at least one row"),
+    ],
+)
+def test_columns_that_make_no_rows_are_refused(inputs: Any, words: str) -> None:
+    error = refusal(json.dumps({"inputs": inputs}).encode())
+    assert error.status == 400
+    assert words in error.detail
+
+
+def test_rows_and_columns_at_once_are_refused() -> None:
+    assert refusal(json.dumps({"inputs": {"distance": [1]}, "instances": [GOOD]}).encode()).status == 400
 
 
 @pytest.mark.parametrize(
@@ -147,7 +173,7 @@ def test_number_too_large_for_a_float_is_no_number() -> None:
 def test_document_of_another_shape_is_a_bad_request(document: Any) -> None:
     found = refusal(json.dumps(document).encode())
     assert (found.status, found.faults) == (400, [])
-    assert found.detail == 'expected {"instances": [{...}, ...]}, one object for each row'
+    assert found.detail.startswith('expected {"instances": [{...}, ...]}, one object for each row')
 
 
 def test_request_without_rows_is_a_bad_request() -> None:

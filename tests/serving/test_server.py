@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,7 +123,7 @@ def test_metrics_count_requests_rows_and_what_rows_lack(port: int) -> None:
     assert ask(port, "POST", PATH, b"{")[0] == 400
     grown = {name: counted(port, name) - before[name] for name in SERIES}
     assert grown == dict(zip(SERIES, (1, 1, 1, 3, 1, 1, 1, 3), strict=True))
-    assert counted(port, 'tidemill_release_info{candidate="student",model="flights",version="1"}') == 1
+    assert counted(port, 'tidemill_release_info{candidate="student",channel="production",model="flights",version="1"}') == 1
     assert counted(port, "tidemill_requests_in_progress") == 1  # the one that asks
     ask(port, "GET", "/" + "x" * 500)
     assert "xxx" not in ask(port, "GET", "/metrics")[2].decode()
@@ -131,12 +132,12 @@ def test_metrics_count_requests_rows_and_what_rows_lack(port: int) -> None:
 SERIES = [
     'tidemill_requests_total{route="predict",status="200"}',
     'tidemill_requests_total{route="predict",status="400"}',
-    "tidemill_request_rows_count",
-    "tidemill_request_rows_sum",
-    'tidemill_unknown_categories_total{column="carrier"}',
-    'tidemill_missing_values_total{column="carrier"}',
-    'tidemill_missing_values_total{column="distance"}',
-    'tidemill_prediction_count{class_=""}',
+    'tidemill_request_rows_count{model="flights",version="1"}',
+    'tidemill_request_rows_sum{model="flights",version="1"}',
+    'tidemill_unknown_categories_total{column="carrier",model="flights",version="1"}',
+    'tidemill_missing_values_total{column="carrier",model="flights",version="1"}',
+    'tidemill_missing_values_total{column="distance",model="flights",version="1"}',
+    'tidemill_prediction_count{class_="",model="flights",version="1"}',
 ]
 
 
@@ -164,10 +165,18 @@ def test_keys_open_the_service_and_are_written_nowhere(bundle: Path, tmp_path: P
     assert manage("list").splitlines() == ["client: predict; no end", "watcher: metrics; no end, 2 a second"]
     with serving(bundle, log, "--keys", str(keys)) as port:
         status, headers, answer = ask(port, "POST", PATH, ROW)
-        assert (status, headers["www-authenticate"], headers["content-type"]) == (401, "Bearer", "application/problem+json")
+        assert (status, headers["www-authenticate"], headers["content-type"]) == (
+            401,
+            'Bearer, Basic realm="a key as the password"',
+            "application/problem+json",
+        )
         assert json.loads(answer)["status"] == 401
         assert ask(port, "POST", PATH, ROW, authorization=f"Bearer {client}")[0] == 200
         assert ask(port, "POST", PATH, ROW, x_api_key=client)[0] == 200
+        basic = b64encode(f"me:{client}".encode()).decode()
+        assert ask(port, "GET", "/", authorization=f"Basic {basic}")[0] == 200
+        assert ask(port, "GET", "/", authorization="Basic ???")[0] == 401
+        assert ask(port, "POST", "/v1/models/flights:refresh", x_api_key=client)[0] == 403
         assert ask(port, "POST", PATH, ROW, authorization=f"Bearer {watcher}")[0] == 403
         assert ask(port, "GET", "/metrics", authorization=f"Bearer {client}")[0] == 403
         found = [ask(port, "GET", "/metrics", authorization=f"Bearer {watcher}") for _ in range(4)]

@@ -1,0 +1,116 @@
+"""One process of the service: loads what it serves, opens its doors and answers until it is told to end."""
+
+import argparse
+import gc
+import resource
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+
+from serving.app import make_app
+from serving.bundle import BundleError, load_bundle
+from serving.doors import DoorError, Doors, KeyRing, Provider
+from serving.follow import Follower
+from serving.metrics import Metrics
+from serving.models import Model, Models, Served
+from serving.protocol import PatientProtocol
+from tasks.cloud.storage import StorageError, open_storage
+from tasks.releases import ReleaseError, Releases, verify_signature
+
+STORE = "releases"
+
+
+class StartError(Exception):
+    """The service cannot start; the message says why."""
+
+
+def open_doors(args: argparse.Namespace) -> Doors:
+    """The doors that the flags describe; StartError for keys that are none."""
+    try:
+        return Doors(
+            KeyRing(args.keys) if args.keys else None, Provider(args.jwks, args.audience, args.issuer) if args.jwks else None
+        )
+    except DoorError as error:
+        raise StartError(str(error)) from error
+
+
+def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, list[Follower]]:
+    """What the flags name, ready to answer, and what follows the stores among it; StartError when any of it cannot be served."""
+    try:
+        key = args.verify.read_bytes() if args.verify else None
+    except OSError as error:
+        raise StartError(f"{args.verify}: {error.strerror}; give the public key of who signs the bundles") from error
+    models: list[Model] = []
+    followers: list[Follower] = []
+    try:
+        for folder in args.bundle:
+            if key is not None:
+                verify_signature(folder, key)
+            bundle = load_bundle(folder)
+            model = Model(bundle.name, metrics)
+            model.production = Served(bundle, metrics)
+            metrics.release.labels(bundle.name, bundle.version, bundle.chosen, "production").set(1)
+            models.append(model)
+        places = [*args.store, *(str(workspace / STORE) for workspace in args.workspace)]
+        for place in places or ([] if args.bundle else [STORE]):
+            cache = args.cache / "".join(letter if letter.isalnum() else "-" for letter in place)
+            follower = Follower(Releases(open_storage(place)), metrics, cache, key, not args.follow_only)
+            models.append(follower.start())
+            followers.append(follower)
+    except (BundleError, StorageError, ReleaseError) as error:
+        raise StartError(str(error)) from error
+    names = [model.name for model in models]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise StartError(f"two of the models are called {sorted(twice)}; a service has one of each name")
+    return Models(models), followers
+
+
+def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
+    """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
+    allow_connections()
+    metrics = Metrics()
+    doors = open_doors(args)
+    models, followers = load_models(args, metrics)
+    app = make_app(
+        models,
+        metrics,
+        doors,
+        max_body=args.max_body,
+        max_waiting=args.max_waiting,
+        followers=followers,
+        poll_seconds=args.poll,
+    )
+    tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls)
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise StartError(f"{args.tls_cert} and {args.tls_key} are no certificate and key: {error}") from error
+    if not quiet:
+        served = ", ".join(f"{one.name} {one.current.version} ({one.current.bundle.chosen})" for one in models.of.values())
+        host, port = listener.getsockname()[:2]
+        print(f"{served} at {'https' if args.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    gc.collect()
+    gc.freeze()  # what is there now stays: looking through it again and again would only cost time
+    with suppress(KeyboardInterrupt):  # raised again once all is answered and closed
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def allow_connections() -> None:
+    """As many open connections as the system lets this process have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def run(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> int:
+    """Serve, and the exit code."""
+    try:
+        serve(args, listener, quiet)
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
