@@ -1,8 +1,6 @@
 """`python -m serving`: the prediction service of the released model, on loopback unless told otherwise."""
 
 import argparse
-import json
-import re
 import socket
 import sys
 from contextlib import suppress
@@ -16,8 +14,8 @@ from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
 from serving.doors import DoorError, Doors, KeyRing, Provider
 from serving.protocol import PatientProtocol
-
-STORE = Path("releases")
+from tasks.cloud.storage import StorageError
+from tasks.releases import FETCHED, ReleaseError, open_releases
 
 
 def main() -> None:
@@ -105,15 +103,15 @@ def positive(text: str) -> int:
 
 
 def find_production(workspace: Path) -> Path:
-    """The folder of the release that production.json names."""
-    pointer = workspace / STORE / "production.json"
+    """The folder of the release in production."""
     try:
-        version = json.loads(pointer.read_text())["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{pointer}: {error}; `python -m flows.train` makes a release") from error
-    if not isinstance(version, str) or not re.fullmatch(r"[0-9a-f]+", version):
-        raise BundleError(f"{pointer} names version {version!r}; expected the name of a folder beside it")
-    return workspace / STORE / version
+        releases = open_releases(workspace)
+        found = releases.channel("production")
+        if found is None:
+            raise BundleError(f"{releases.storage.place} has no release in production; `python -m flows.train` makes one")
+        return releases.fetch(found[0].version, workspace / FETCHED)
+    except (ReleaseError, StorageError) as error:
+        raise BundleError(str(error)) from error
 
 
 if __name__ == "__main__":

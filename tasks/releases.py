@@ -5,30 +5,40 @@ channels/<name>.json    the version of the channel, moved by conditional write: 
 history/<time>-<id>.json   one move each; each names the one before, and the channel the last one
 """
 
+import getpass
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tasks.cloud.storage import Conflict, Entry, Folder, Missing, Storage
+from tasks.cloud.storage import Conflict, Entry, Folder, Missing, Storage, StorageError, open_storage
 from tasks.core.errors import TidemillError
 from tasks.core.signature import SignatureError, verify
 
 CHANNELS = ("production", "canary", "shadow")
 VERSION = re.compile(r"[0-9a-f]{1,64}")  # the hash of the content
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
+FETCHED = Path(".cache/releases")  # of a workspace: copies of what lies in a bucket
 ABANDONED = timedelta(hours=1)  # since the last file of a version without a manifest came: nobody uploads it any more
 
 
 class ReleaseError(TidemillError):
     """A release is not there, not whole, or not what it should be."""
+
+
+class LostError(ReleaseError):
+    """Another moved the channel first."""
+
+    exit_code = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,7 @@ class Channel:
     by: str = ""
     why: str = ""
     previous: str | None = None  # the version before, which a rollback goes to
+    withdrawn: str | None = None  # the version that a rollback took away, which no publish brings back
     since: str = ""  # ISO 8601, UTC; of the move, which sets it
     record: str = ""  # the key of the move in the history, likewise
 
@@ -66,6 +77,30 @@ class Stored:
     version: str
     bytes: int
     published: datetime  # UTC
+
+
+def open_releases(workspace: Path, store: str = "releases", kms_key: str | None = None) -> "Releases":
+    """The store, of whose places a folder is meant from the workspace."""
+    return Releases(open_storage(store if "://" in store else workspace / store, kms_key))
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """What the store's place says against a command is told as any other error of it: 5 where another was first."""
+    try:
+        yield
+    except Conflict as error:
+        raise LostError(str(error)) from error
+    except StorageError as error:
+        raise ReleaseError(str(error)) from error
+
+
+def who() -> str:
+    """Who moves a channel: the user and the machine."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # of a container without names for its users
+        return f"{os.getuid()}@{socket.gethostname()}"
 
 
 class Releases:
@@ -102,6 +137,24 @@ class Releases:
                 self._write(name, {**former, "by": channel.by, "why": f"{channel.version} was removed"}, new, self._document(name))
             raise ReleaseError(f"{channel.version} was removed from {self.storage.place} meanwhile; choose another version")
         return new
+
+    def promote(
+        self, version: str, tag: str | None, *, now: Channel | None, by: str, why: str, withdrawn: str | None = None
+    ) -> str:
+        """Production, which serves `now` with that tag, serves the version, and a rollback goes to the one before. As move."""
+        manifest, previous = self.manifest(version), None
+        if now is not None:
+            previous = now.previous if now.version == version else now.version
+        moved = Channel(
+            name=manifest["name"],
+            version=version,
+            chosen=manifest["chosen"],
+            by=by,
+            why=why,
+            previous=previous,
+            withdrawn=withdrawn,
+        )
+        return self.move("production", moved, tag)
 
     def close(self, name: str, tag: str, by: str, why: str) -> None:
         """The canary or shadow serves nothing any more; Conflict when it serves another version than that of the tag by now."""
@@ -171,6 +224,22 @@ class Releases:
             self._sign(f"{version}/{SIGNATURE}", signature)
         self._place(f"{version}/{MANIFEST}", bundle / MANIFEST)
         return version
+
+    def is_signed(self, version: str, public_key: bytes | None) -> bool:
+        """Whether the version is there and signed: where a public key is given, by its owner, over what the manifest says."""
+        try:
+            signature, _ = self.storage.read(f"{version}/{SIGNATURE}")
+            content, _ = self.storage.read(f"{version}/{MANIFEST}")
+        except Missing:
+            return False
+        if public_key is None:
+            return True
+        files = {path: mark["sha256"] for path, mark in self.manifest(version)["files"].items()}
+        try:
+            verify(signature, public_key, {**files, MANIFEST: hashlib.sha256(content).hexdigest()})
+        except SignatureError:
+            return False
+        return True
 
     def fetch(self, version: str, into: Path, public_key: bytes | None = None) -> Path:
         """A folder with the whole version, each file as its manifest says: in place in a folder's store, else below `into`.
@@ -356,11 +425,9 @@ def verify_files(bundle: Path) -> dict[str, Any]:
     try:
         manifest = read_manifest((bundle / MANIFEST).read_bytes(), str(bundle / MANIFEST))
         for path, mark in manifest["files"].items():
-            with (bundle / path).open("rb") as file:
-                if (found := hashlib.file_digest(file, "sha256").hexdigest()) != mark["sha256"]:
-                    raise ReleaseError(
-                        f"{bundle / path} has changed: sha256 {found[:12]}, the manifest says {mark['sha256'][:12]}; it is not used"
-                    )
+            if (found := _sha256(bundle / path)) != mark["sha256"]:
+                told = f"sha256 {found[:12]}, the manifest says {mark['sha256'][:12]}"
+                raise ReleaseError(f"{bundle / path} has changed: {told}; it is not used")
     except OSError as error:
         raise ReleaseError(f"{error.filename or bundle}: {error.strerror or error}; the bundle is not whole") from error
     return manifest
@@ -368,21 +435,19 @@ def verify_files(bundle: Path) -> dict[str, Any]:
 
 def verify_signature(bundle: Path, public_key: bytes) -> None:
     """The bundle's signature is by the owner of the key, in PEM, and over all of the folder's files; ReleaseError otherwise."""
+    path = bundle / SIGNATURE
+    if not path.is_file():
+        raise ReleaseError(f"{bundle} is not signed, and only signed releases are trusted here; publish it with release.sign set")
+    files = {one.relative_to(bundle).as_posix(): _sha256(one) for one in sorted(bundle.rglob("*")) if one.is_file() and one != path}
     try:
-        signature = (bundle / SIGNATURE).read_bytes()
-    except FileNotFoundError:
-        raise ReleaseError(
-            f"{bundle} is not signed, and a signature is asked for; publish it again with release.sign set"
-        ) from None
-    files = {}
-    for path in sorted(bundle.rglob("*")):
-        if path.is_file() and path != bundle / SIGNATURE:
-            with path.open("rb") as file:
-                files[path.relative_to(bundle).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        verify(signature, public_key, files)
+        verify(path.read_bytes(), public_key, files)
     except SignatureError as error:
         raise ReleaseError(f"{bundle}: {error}; it is not used") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_inside(path: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://model_signing/signature/v1.0"
@@ -32,17 +32,20 @@ def verify(signature: bytes, public_key: bytes, files: Mapping[str, str]) -> Non
     """The signature is by the owner of the key, in PEM, over exactly the files with these SHA-256; SignatureError otherwise."""
     key = load_public_key(public_key)
     try:
-        envelope = json.loads(signature)["dsseEnvelope"]
+        bundle = json.loads(signature)
+        envelope, hint = bundle["dsseEnvelope"], bundle["verificationMaterial"].get("publicKey", {}).get("hint")
         kind, payload = str(envelope["payloadType"]), base64.b64decode(envelope["payload"], validate=True)
         signed = [base64.b64decode(one["sig"], validate=True) for one in envelope["signatures"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SignatureError(f"the signature is no Sigstore bundle with a DSSE envelope ({type(error).__name__})") from error
+    if hint and hint != hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest():
+        raise SignatureError("it is signed by another key than the one that is trusted")
     if kind != PAYLOAD_TYPE or len(signed) != 1:
         raise SignatureError(f"the signature holds {len(signed)} signatures of {kind!r}; expected one of {PAYLOAD_TYPE}")
     try:
         key.verify(signed[0], encode(kind, payload), ec.ECDSA(HASHES[key.curve.name]()))
     except InvalidSignature:
-        raise SignatureError("the signature is by another key than the given one, or was changed") from None
+        raise SignatureError("the signature is not by the key that is trusted, or was changed after") from None
     listed = _listed(payload)
     if other := sorted(path for path in listed.keys() | files.keys() if listed.get(path) != files.get(path)):
         how = (
@@ -80,7 +83,7 @@ def _listed(payload: bytes) -> dict[str, str]:
         (subject,) = statement["subject"]
         algorithms = {str(one["algorithm"]) for one in resources}
         listed = {str(one["name"]): str(one["digest"]) for one in resources}
-        whole = hashlib.sha256(b"".join(bytes.fromhex(listed[name]) for name in sorted(listed))).hexdigest()
+        whole = hashlib.sha256(b"".join(bytes.fromhex(one["digest"]) for one in resources)).hexdigest()
         of_all = subject["digest"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise SignatureError(f"what is signed is no list of a model's files ({type(error).__name__})") from error
