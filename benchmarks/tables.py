@@ -143,7 +143,7 @@ def run(case: Case, folder: Path) -> Iterator[tuple[str, ...]]:
 
 def lines(case: Case, frame: pd.DataFrame, workspace: Path, seconds: float) -> Iterator[tuple[str, ...]]:
     report = json.loads((workspace / "reports/evaluation.json").read_text())
-    released = json.loads((workspace / "releases/production.json").read_text())["chosen"]
+    released = json.loads((workspace / "releases/channels/production.json").read_text())["chosen"]
     mine, constant = report["candidates"][released], report["baselines"]["constant"]
     target = load_encoder(workspace / "data/features").target
     truth, scores = boost(workspace / "data/features", target)

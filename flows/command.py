@@ -20,6 +20,7 @@ from tasks.core.errors import TidemillError
 from tasks.cost import read_cost
 from tasks.params import Params, with_values
 from tasks.publish import Release, describe
+from tasks.workspace import link_code
 
 EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 4 refused by the gate, 5 busy, 130 and 143 stopped"
 
@@ -77,6 +78,7 @@ def check(workspace: Path, settings: list[str]) -> None:
     Params.parse(with_values(params.read_text(), settings), "--set" if settings else str(params))
     if not (workspace / "dvc.yaml").exists():
         raise TidemillError(f"{workspace} has no dvc.yaml; a workspace holds params.yaml and dvc.yaml")
+    link_code(workspace)
     claim.refuse_if_busy(workspace)
 
 

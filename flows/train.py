@@ -47,4 +47,4 @@ def train(workspace: Path, settings: list[str] | None = None, offline: bool = Fa
 
 
 if __name__ == "__main__":
-    command.main(train, ("poll", *STAGES))
+    command.main(train, ("poll", *STAGES, "publish"))

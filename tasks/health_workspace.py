@@ -1,9 +1,9 @@
 """Whether a workspace is whole: params, graph, sources, secrets, locks, remote and release. Changes nothing, shows no secret."""
 
 import glob
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.claim import refuse_if_busy
@@ -12,11 +12,10 @@ from tasks.credentials import read_secret
 from tasks.freeze import SCHEMA
 from tasks.health import CODE, Check, ok
 from tasks.health_reach import check_remote, reach
-from tasks.params import ApiSource, FileSource, PackageSource, Params, Source, SqlSource, read_yaml
-from tasks.publish import PRODUCTION, STORE
+from tasks.params import ApiSource, FileSource, PackageSource, Params, Release, Source, SqlSource, read_yaml
+from tasks.releases import ReleaseError, open_releases, telling, verify_files
 from tasks.sources.lock import read_lock
 from tasks.sources.places import locate
-from tasks.stage import content_hash
 
 
 def workspace_checks(workspace: Path) -> list[Callable[[], list[Check]]]:
@@ -37,7 +36,7 @@ def workspace_checks(workspace: Path) -> list[Callable[[], list[Check]]]:
         lambda: list(check_secrets(params)),
         lambda: [check_lock(workspace, params), check_schema(workspace), check_run(workspace)],
         lambda: [check_remote(workspace)],
-        lambda: [check_release(workspace)],
+        lambda: [check_release(workspace, params.release)],
     ]
 
 
@@ -135,21 +134,17 @@ def check_run(workspace: Path) -> Check:
     return ok("run", "nobody has the workspace")
 
 
-def check_release(workspace: Path) -> Check:
-    """Every file of the release that is served against its manifest."""
-    pointer = workspace / STORE / PRODUCTION
-    if not pointer.exists():
-        return Check("release", "warning", "nothing is released yet", "python -m flows.train")
+def check_release(workspace: Path, values: Release) -> Check:
+    """Every file of the release in production against its manifest."""
     try:
-        version = json.loads(pointer.read_text())["version"]
-        home = workspace / STORE / version
-        files = json.loads((home / "manifest.json").read_text())["files"]
-        changed = [
-            path for path, mark in files.items() if not (home / path).is_file() or content_hash(home / path) != mark["sha256"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Check("release", "fault", f"{pointer} names no whole release: {error!r}", "python -m flows.train releases again")
-    if changed:
-        remedy = f"delete {home} and run python -m flows.train"
-        return Check("release", "fault", f"{version} is not what its manifest says: {changed[:3]}", remedy)
-    return ok("release", f"{version}, {len(files)} files as its manifest says")
+        with telling(), TemporaryDirectory() as folder:
+            releases = open_releases(workspace, values.store, values.kms_key)
+            found = releases.channel("production")
+            if found is None:
+                return Check("release", "warning", "nothing is released yet", "python -m flows.train")
+            home = releases.fetch(found[0].version, Path(folder))
+            files = verify_files(home)["files"]
+    except ReleaseError as error:
+        remedy = "python -m flows.train publishes it again, python -m flows.rollout rollback goes to the one before"
+        return Check("release", "fault", str(error), remedy)
+    return ok("release", f"{found[0].version}, {len(files)} files as its manifest says")

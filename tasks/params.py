@@ -663,6 +663,41 @@ class Export(Section):
     golden_rows: Annotated[int, Field(ge=1, le=1000)]
 
 
+class Canary(Section):
+    """How much of the traffic a canary sees, and what decides on it."""
+
+    share: Rate  # of the requests
+    requests: Count  # that it has answered, and
+    minutes: Annotated[float, Field(ge=0)]  # that it was watched for, before it is promoted
+    errors: Share  # of its requests may fail
+    latency: Annotated[float, Field(gt=0)]  # times production's p95 may its own be
+    shift: Annotated[float, Field(gt=0)]  # population stability index between the scores of both
+
+
+KeyFile = Annotated[str, Field(pattern=r"^((env|prefect):|(?!-----BEGIN)[^\n]+$)")]  # a secret, or the path of a file in PEM
+
+
+class Release(Section):
+    """Where a release goes, what vouches for it, and how a new one takes over."""
+
+    store: Annotated[str, Field(pattern=r"^(s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[^?#@]*)?|(?!\w+://).+)$")]
+    remote: Name | None  # of DVC
+    kms_key: Name | None  # of AWS, by id, ARN or alias
+    keep: Count  # versions, besides those that a channel names
+    sign: KeyFile | None  # a private key on the curve P-256, P-384 or P-521
+    verify: KeyFile | None  # the public key that a release must be signed by
+    canary: Canary
+
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> Self:
+        for name, place in (("store", self.store), ("remote", self.remote or "")):
+            if "://" in place and ("@" in place or IN_URL.search(place)):
+                raise ValueError(f"release.{name} holds a secret; credentials belong in the environment or ~/.aws")
+        if self.kms_key and not any((place or "").startswith("s3://") for place in (self.store, self.remote)):
+            raise ValueError("release.kms_key encrypts what lies in S3; neither store nor remote does")
+        return self
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -681,6 +716,7 @@ class Params(Section):
     compress: Compress
     evaluate: Evaluate
     export: Export
+    release: Release
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

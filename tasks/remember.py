@@ -1,18 +1,18 @@
 """Effect remember: keeps the statistics of what the last release learned on, for a table that is new to be held against."""
 
 import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
 from tasks.core.errors import DataError
+from tasks.params import Params
+from tasks.releases import Releases, open_releases, telling
 from tasks.stage import replacing
 
-RAW, RELEASED, STORE = "data/raw", Path("data/released.pb"), Path("releases")
+RAW, RELEASED = "data/raw", Path("data/released.pb")
 
 
 @task(cache_policy=NO_CACHE, task_run_name="remember the last release")
@@ -29,35 +29,29 @@ def remember(workspace: Path) -> str | None:
 
     So a run on the table of the last release finds nothing moved. Without a release the file is empty.
     """
-    path = workspace / RELEASED
-    version = _production(workspace)
-    if version and (table := _table_now(workspace)) and table != _table_of(workspace, version):
-        reference = workspace / STORE / version / "reference.pb"
-        if not path.exists() or path.read_bytes() != reference.read_bytes():
-            with replacing(path) as aside:
-                shutil.copyfile(reference, aside)
-            return version
+    path, values = workspace / RELEASED, Params.load(workspace / "params.yaml").release
+    with telling():
+        releases = open_releases(workspace, values.store, values.kms_key)
+        found = releases.channel("production")
+        if found and (table := _table_now(workspace)) and table != _table_of(releases, found[0].version):
+            reference = releases.read(found[0].version, "reference.pb")
+            if not path.exists() or path.read_bytes() != reference:
+                with replacing(path) as aside:
+                    aside.write_bytes(reference)
+                return found[0].version
     if not path.exists():
         with replacing(path) as aside:
             aside.touch()
     return None
 
 
-def _production(workspace: Path) -> str | None:
-    """The version that is served, None before the first release."""
-    pointer = workspace / STORE / "production.json"
-    if not pointer.exists():
-        return None
-    version = str(_read(pointer).get("version"))
-    if not (workspace / STORE / version / "reference.pb").exists():
-        raise DataError(f"{pointer} names release {version!r}, which {STORE} does not hold whole; restore it, or run export again")
-    return version
-
-
-def _table_of(workspace: Path, version: str) -> str | None:
+def _table_of(releases: Releases, version: str) -> str | None:
     """The hash of the table that the release learned on, None when it does not say."""
-    stages = _read(workspace / STORE / version / "lineage.json").get("stages", {})
-    found = stages.get("ingest", {}).get(RAW)
+    try:
+        stages = json.loads(releases.read(version, "lineage.json"))["stages"]
+        found = stages.get("ingest", {}).get(RAW)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"the lineage of release {version} cannot be read ({error!r}); publish it again") from error
     return str(found) if found else None
 
 
@@ -66,10 +60,3 @@ def _table_now(workspace: Path) -> str | None:
     lock = workspace / "dvc.lock"
     stages = (YAML(typ="safe").load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
     return next((str(out["md5"]) for out in stages.get("ingest", {}).get("outs", []) if out["path"] == RAW), None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it, or delete the release and export again") from error

@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks import view
-from tasks.child import end_orphan, failure, run_child
+from tasks.child import SIGKILLED, end_orphan, failure, run_child
 from tasks.core.errors import TidemillError
+from tasks.push import has_remote
 from tasks.stage import RECORDS, discard, replacing
 
 MOST_TOLD = 3  # code files that changed are told by name, of more only how many
@@ -41,12 +42,18 @@ def reproduce(stage: str, workspace: Path) -> State[dict[str, str]]:
     log.info("runs because: %s", "; ".join(why))
     record = workspace / RECORDS / f"{stage}.json"
     record.unlink(missing_ok=True)
-    failed = run_child(stage, ["-m", "dvc", "repro", "--single-item", stage], workspace, log)
+    repro = ["-m", "dvc", "repro", "--single-item", stage]
+    pulls = has_remote(workspace)
+    failed = run_child(stage, [*repro, "--pull"] if pulls else repro, workspace, log)
+    if failed and pulls and not record.exists() and not SIGKILLED.search(failed):
+        log.warning("nothing came from DVC's remote; runs instead:\n%s", failed)
+        shown.begin(stage, "; ".join([*why, "DVC's remote gave nothing"]))
+        failed = run_child(stage, repro, workspace, log)
     if not failed and not record.exists() and (corrupt := drop_corrupt(stage, workspace)):
         why.append(f"DVC's cache held other content than it says for {', '.join(corrupt)}")
         log.warning("%s; runs instead", why[-1])
         shown.begin(stage, "; ".join(why))
-        failed = run_child(stage, ["-m", "dvc", "repro", "--single-item", stage], workspace, log)
+        failed = run_child(stage, repro, workspace, log)
     outcome = json.loads(record.read_text()) if record.exists() else None
     if failed:
         shown.end(stage, "Failed", "")
@@ -54,7 +61,9 @@ def reproduce(stage: str, workspace: Path) -> State[dict[str, str]]:
     keep_lock(workspace)
     if outcome is None:
         shown.end(stage, "Restored", "; ".join(why))
-        return Completed(name="Cached", message=f"restored from DVC's cache ({'; '.join(why)})", data=outs(stage, workspace))
+        return Completed(
+            name="Cached", message=f"restored from DVC's cache or remote ({'; '.join(why)})", data=outs(stage, workspace)
+        )
     shown.end(stage, "Completed", "; ".join(why))
     cost = f"{outcome['wall_s']:.1f} s, {outcome['cpu_s']:.1f} CPU s, {outcome['peak_mb']:,} MB"
     return Completed(message=f"ran because: {'; '.join(why)}; {cost}", data=outs(stage, workspace))

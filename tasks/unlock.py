@@ -34,6 +34,6 @@ def references(node: Any) -> Iterator[str]:
     """Every reference to a block, wherever it stands."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in ("password", "token", "key") and isinstance(value, str) and value.startswith("prefect:"):
+            if key in ("password", "token", "key", "sign", "verify") and isinstance(value, str) and value.startswith("prefect:"):
                 yield value
             yield from references(value)

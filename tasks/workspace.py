@@ -68,6 +68,12 @@ def fill(aside: Path, folder: Path, params: str) -> None:
             raise TidemillError(f"git init failed: {' '.join(done.stderr.split())}")
 
 
+def link_code(workspace: Path) -> None:
+    """The workspace has the code that its graph names: a fresh clone of one lacks the link, which git must not keep."""
+    if not os.path.lexists(workspace / "tasks"):
+        (workspace / "tasks").symlink_to(CODE)
+
+
 def in_git(folder: Path) -> bool:
     """Whether the folder, which may not be there yet, lies in a working tree of git."""
     above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())

@@ -180,6 +180,11 @@ def states(lines: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in lines.splitlines():
         stage, colon, rest = line.partition(": ")
-        if colon and " " not in stage and stage != "poll" and rest.split(" ")[0] in ("Cached", "Restored", "Completed", "Failed"):
+        if (
+            colon
+            and " " not in stage
+            and stage not in ("poll", "publish")
+            and rest.split(" ")[0] in ("Cached", "Restored", "Completed", "Failed")
+        ):
             found[stage] = rest.split(" ")[0]
     return found

@@ -114,7 +114,9 @@ def open_trial(store: Path, name: str, folder: Path, **facts: Any) -> None:
 def test_hundred_rollouts_under_load_fail_no_request_and_mix_no_answer(
     store: Path, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
-    right = {version(bundles[name]): json.loads((bundles[name] / "golden.json").read_text())["predictions"] for name in ("old", "new")}
+    right = {
+        version(bundles[name]): json.loads((bundles[name] / "golden.json").read_text())["predictions"] for name in ("old", "new")
+    }
     found: list[tuple[int, str, bool]] = []
     stop = threading.Event()
 
@@ -199,9 +201,7 @@ def test_bad_bundle_is_refused_and_the_old_one_serves_on(
     assert "Traceback" not in log.read_text()
 
 
-def test_file_that_changed_in_the_store_is_refused_also_at_the_start(
-    store: Path, bundles: dict[str, Path], tmp_path: Path
-) -> None:
+def test_file_that_changed_in_the_store_is_refused_also_at_the_start(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     old, new, log = version(bundles["old"]), version(bundles["new"]), tmp_path / "log"
     promote(store, new)
     model = store / new / "model.tflite"
