@@ -75,7 +75,7 @@ class Follower:
             try:
                 await self.look()
                 self.silent = False
-            except StorageError as error:
+            except (StorageError, ReleaseError, OSError) as error:
                 self.metrics.silent.labels(self.model.name).inc()
                 if not self.silent:
                     say(f"{self.model.name}: {error}; the release that is served goes on")

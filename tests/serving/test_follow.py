@@ -1,5 +1,6 @@
 """The service as a process that follows a release store: rollouts under load, bad bundles, canaries, shadows, workers."""
 
+import asyncio
 import http.client
 import json
 import math
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from serving.check import CheckError, check
 from tasks.cloud.storage import open_storage
 from tasks.releases import Channel, Releases
 from tests.conftest import ROOT, free_port
@@ -172,7 +174,7 @@ def no_number(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (truncated, "killed the process that tried it"),
+        (truncated, "is no bundle of this format"),
         (narrow, ""),
         (no_number, "answers its golden rows nan apart"),
     ],
@@ -201,6 +203,19 @@ def test_bad_bundle_is_refused_and_the_old_one_serves_on(
     assert "Traceback" not in log.read_text()
 
 
+def test_bundle_that_kills_its_process_is_refused(bundles: dict[str, Path]) -> None:
+    async def killed() -> None:
+        trial = asyncio.create_task(check(bundles["old"]))
+        while not (children := psutil.Process().children()):
+            await asyncio.sleep(0.001)
+        children[0].kill()
+        await trial
+
+    with pytest.raises(CheckError, match=r"killed the process that tried it \(signal 9\)"):
+        asyncio.run(killed())
+    asyncio.run(check(bundles["old"]))
+
+
 def test_file_that_changed_in_the_store_is_refused_also_at_the_start(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     old, new, log = version(bundles["old"]), version(bundles["new"]), tmp_path / "log"
     promote(store, new)
@@ -220,7 +235,7 @@ def test_file_that_changed_in_the_store_is_refused_also_at_the_start(store: Path
         timeout=60,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
