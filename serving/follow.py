@@ -49,7 +49,8 @@ class Follower:
             raise BundleError(str(error)) from error
         if found is None:
             raise BundleError(
-                f"{self.releases.storage.place} has no release in production; `python -m flows.train` makes one, --store names another place"
+                f"{self.releases.storage.place} has no release in production; `python -m flows.train` makes one, "
+                "--store names another place"
             )
         channel, tag = found
         model = Model(channel.name, self.metrics)
