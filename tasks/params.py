@@ -674,27 +674,29 @@ class Canary(Section):
     shift: Annotated[float, Field(gt=0)]  # population stability index between the scores of both
 
 
-KeyFile = Annotated[str, Field(pattern=r"^((env|prefect):|(?!-----BEGIN)[^\n]+$)")]  # a secret, or the path of a file in PEM
-
-
 class Release(Section):
     """Where a release goes, what vouches for it, and how a new one takes over."""
 
-    store: Annotated[str, Field(pattern=r"^(s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[^?#@]*)?|(?!\w+://).+)$")]
+    store: Name
     remote: Name | None  # of DVC
     kms_key: Name | None  # of AWS, by id, ARN or alias
     keep: Count  # versions, besides those that a channel names
-    sign: KeyFile | None  # a private key on the curve P-256, P-384 or P-521
-    verify: KeyFile | None  # the public key that a release must be signed by
+    sign: Name | None  # a secret, or the file of a private key in PEM
+    verify: Name | None  # likewise the public key, which a release must be signed by
     canary: Canary
 
     @model_validator(mode="after")
-    def _has_no_secret(self) -> Self:
+    def _leads_somewhere_without_a_secret(self) -> Self:
+        if "://" in self.store and not re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[^?#]*)?", self.store):
+            raise ValueError(f"store {self.store!r} is no place to release to; expected a folder or s3://bucket/prefix")
         for name, place in (("store", self.store), ("remote", self.remote or "")):
-            if "://" in place and ("@" in place or IN_URL.search(place)):
-                raise ValueError(f"release.{name} holds a secret; credentials belong in the environment or ~/.aws")
+            if "://" in place and IN_URL.search(place):
+                raise ValueError(f"{name} holds a secret; credentials belong in the environment or ~/.aws")
+        for name, key in (("sign", self.sign or ""), ("verify", self.verify or "")):
+            if "\n" in key or "-----BEGIN" in key:
+                raise ValueError(f"{name} holds a key itself; put it in the environment or a file and name that: env:NAME, key.pem")
         if self.kms_key and not any((place or "").startswith("s3://") for place in (self.store, self.remote)):
-            raise ValueError("release.kms_key encrypts what lies in S3; neither store nor remote does")
+            raise ValueError("kms_key encrypts what lies in S3; neither store nor remote does")
         return self
 
 

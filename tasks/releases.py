@@ -246,12 +246,12 @@ class Releases:
 
         With a public key, in PEM, its signature is by that key and over the very files. ReleaseError otherwise.
         """
+        self.manifest(version)
         if isinstance(self.storage, Folder):
-            self.manifest(version)
             home = self.storage.path(version)
         else:
             home = into / version
-            if not home.is_dir() or not self._is_copy(version, home):
+            if not self._is_copy(version, home):
                 home = self._download(version, into)
         verify_files(home)
         if public_key is not None:
@@ -371,15 +371,19 @@ class Releases:
                 self.storage.replace(key, signature, tag)
 
     def _is_copy(self, version: str, home: Path) -> bool:
-        """Whether the folder, of an earlier fetch, holds the version as it is in the store; its signature may have changed."""
+        """Whether the folder, of an earlier fetch, holds the version as it is in the store."""
         try:
             verify_files(home)
-            (home / SIGNATURE).unlink(missing_ok=True)
-            with suppress(Missing):
-                self.storage.download(f"{version}/{SIGNATURE}", home / SIGNATURE)
-            return (home / MANIFEST).read_bytes() == self.storage.read(f"{version}/{MANIFEST}")[0]
+            if (home / MANIFEST).read_bytes() != self.storage.read(f"{version}/{MANIFEST}")[0]:
+                return False
+            with suppress(Missing):  # a signature may have come, or be another one
+                signature, _ = self.storage.read(f"{version}/{SIGNATURE}")
+                aside = home / f".{uuid4().hex}.partial"
+                aside.write_bytes(signature)
+                aside.replace(home / SIGNATURE)
         except (ReleaseError, OSError):
             return False
+        return True
 
     def _download(self, version: str, into: Path) -> Path:
         """The version's files in a folder below `into`, which is there whole or not at all."""
