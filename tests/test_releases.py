@@ -432,7 +432,10 @@ def test_version_that_is_removed_while_it_is_promoted_is_not_served(tmp_path: Pa
     assert production(releases).version == one
 
 
-@pytest.mark.parametrize("content", [b"[]", b"3", b"", b"{}", b'{"version": "1"}', b"\xff"])
+UNFIT = b'{"name": "mill", "version": 3, "chosen": "student"}'
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"", b"{}", b'{"version": "1"}', b"\xff", UNFIT])
 def test_channel_that_cannot_be_read_is_told(tmp_path: Path, content: bytes) -> None:
     releases = open_releases(tmp_path)
     releases.storage.create("channels/production.json", content)

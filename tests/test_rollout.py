@@ -245,10 +245,8 @@ def test_lost_race_is_told_with_its_own_exit_code(workspace: Path, releases: Rel
     make_release(workspace, "one")
     publish(workspace)
     two = releases.put(bundle(workspace / "two", "two"))
-    channel, command = (
-        workspace / "releases/channels/production.json",
-        ["flows.rollout", "promote", two, "--workspace", str(workspace)],
-    )
+    channel = workspace / "releases/channels/production.json"
+    command = [sys.executable, "-m", "flows.rollout", "promote", two, "--workspace", str(workspace)]
     with (workspace / "releases/.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         late = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
