@@ -57,6 +57,7 @@ class PackageSource(Reading):
 
 
 Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
+SECRETS = ("password", "token", "key", "sign", "verify")  # the keys that may name one
 PASSWORD = "{password}"  # stands in a file's URL for its secret
 IN_URL = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&][\w-]*(signature|sig|token|secret|password|key)=[^&]", re.IGNORECASE)
 

@@ -122,7 +122,8 @@ class Releases:
         except TypeError:
             fits = None
         if not fits:
-            raise ReleaseError(f"{self.storage.place}/{_channel_key(name)} is no channel; promote a version again, or restore it")
+            where = f"{self.storage.place}/{_channel_key(name)}"
+            raise ReleaseError(f"{where} is no channel; restore it, or delete it and promote a version")
         return channel, tag
 
     def move(self, name: str, channel: Channel, tag: str | None) -> str:
