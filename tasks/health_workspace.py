@@ -12,7 +12,7 @@ from tasks.credentials import read_secret
 from tasks.freeze import SCHEMA
 from tasks.health import CODE, Check, ok
 from tasks.health_reach import check_remote, reach
-from tasks.params import ApiSource, FileSource, PackageSource, Params, Release, Source, SqlSource, read_yaml
+from tasks.params import SECRETS, ApiSource, FileSource, PackageSource, Params, Release, Source, SqlSource, read_yaml
 from tasks.releases import ReleaseError, open_releases, telling, verify_files
 from tasks.sources.lock import read_lock
 from tasks.sources.places import locate
@@ -101,7 +101,7 @@ def check_secrets(params: Params) -> Iterator[Check]:
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in ("password", "token", "key") and isinstance(value, str) and value.startswith(("env:", "prefect:")):
+            if key in SECRETS and isinstance(value, str) and value.startswith(("env:", "prefect:")):
                 yield value
             yield from _references(value)
 

@@ -57,6 +57,7 @@ class PackageSource(Reading):
 
 
 Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
+SECRETS = ("password", "token", "key", "sign", "verify")  # the keys that may name one
 PASSWORD = "{password}"  # stands in a file's URL for its secret
 IN_URL = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&][\w-]*(signature|sig|token|secret|password|key)=[^&]", re.IGNORECASE)
 
@@ -671,7 +672,7 @@ class Canary(Section):
     minutes: Annotated[float, Field(ge=0)]  # that it was watched for, before it is promoted
     errors: Share  # of its requests may fail
     latency: Annotated[float, Field(gt=0)]  # times production's p95 may its own be
-    shift: Annotated[float, Field(gt=0)]  # of the distributions of both scores (Kolmogorov and Smirnov's statistic)
+    shift: Annotated[float, Field(gt=0)]  # between the distributions of both scores (Kolmogorov and Smirnov)
 
 
 class Release(Section):
@@ -694,9 +695,7 @@ class Release(Section):
                 raise ValueError(f"{name} holds a secret; credentials belong in the environment or ~/.aws")
         for name, key in (("sign", self.sign or ""), ("verify", self.verify or "")):
             if "\n" in key or "-----BEGIN" in key:
-                raise ValueError(
-                    f"{name} holds a key itself; put it in the environment or a file, and name that: env:NAME, key.pem"
-                )
+                raise ValueError(f"{name} holds a key itself; put it in the environment or a file and name that: env:NAME, key.pem")
         if self.kms_key and not any((place or "").startswith("s3://") for place in (self.store, self.remote)):
             raise ValueError("kms_key encrypts what lies in S3; neither store nor remote does")
         return self

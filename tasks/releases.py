@@ -117,9 +117,14 @@ class Releases:
         document, tag = found
         known = {one.name for one in fields(Channel)}
         try:
-            return Channel(**{key: value for key, value in document.items() if key in known}), tag
-        except TypeError as error:
-            raise ReleaseError(f"{self.storage.place}/{_channel_key(name)} is no channel ({error}); restore it") from error
+            channel = Channel(**{key: value for key, value in document.items() if key in known})
+            fits = VERSION.fullmatch(channel.version) and 0 < channel.share <= 1
+        except TypeError:
+            fits = None
+        if not fits:
+            where = f"{self.storage.place}/{_channel_key(name)}"
+            raise ReleaseError(f"{where} is no channel; restore it, or delete it and promote a version")
+        return channel, tag
 
     def move(self, name: str, channel: Channel, tag: str | None) -> str:
         """The channel serves the version, and the history says so; returns the new tag.

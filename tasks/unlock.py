@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.core.errors import ParamsError
 from tasks.credentials import variable
-from tasks.params import Params
+from tasks.params import SECRETS, Params
 
 
 @task(cache_policy=NO_CACHE, task_run_name="unlock", log_prints=False, persist_result=False)
@@ -34,6 +34,6 @@ def references(node: Any) -> Iterator[str]:
     """Every reference to a block, wherever it stands."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in ("password", "token", "key", "sign", "verify") and isinstance(value, str) and value.startswith("prefect:"):
+            if key in SECRETS and isinstance(value, str) and value.startswith("prefect:"):
                 yield value
             yield from references(value)

@@ -19,6 +19,8 @@ from flows.new import main as new
 from tasks.claim import claim_lock
 from tasks.health import check_packages, check_port
 from tasks.params import change_params
+from tasks.releases import open_releases
+from tasks.stage import content_hash
 from tests.conftest import ROOT, free_port
 
 Said = Callable[..., tuple[int, dict[str, str]]]
@@ -49,13 +51,12 @@ def said(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Said:
 
 def release(workspace: Path) -> Path:
     """A release of one file, as publish leaves it."""
-    from tasks.stage import content_hash
-
-    home = workspace / "releases/abc"
+    home, releases = workspace / "releases/abc", open_releases(workspace)
     home.mkdir(parents=True)
     (home / "model.tflite").write_bytes(b"weights")
-    (home / "manifest.json").write_text(json.dumps({"files": {"model.tflite": {"sha256": content_hash(home / "model.tflite")}}}))
-    (workspace / "releases/production.json").write_text(json.dumps({"name": "work", "version": "abc", "chosen": "student"}))
+    files = {"model.tflite": {"sha256": content_hash(home / "model.tflite")}}
+    (home / "manifest.json").write_text(json.dumps({"name": "work", "version": "abc", "chosen": "student", "files": files}))
+    releases.promote("abc", None, now=None, by="a test", why="")
     return home
 
 
@@ -156,9 +157,9 @@ def test_release_that_was_touched_is_a_fault(workspace: Path, said: Said) -> Non
     home = release(workspace)
     assert said()[1]["release"] == "ok: abc, 1 files as its manifest says"
     (home / "model.tflite").write_bytes(b"weighty")
-    assert "is not what its manifest says: ['model.tflite']" in said()[1]["release"]
+    assert "model.tflite has changed" in said()[1]["release"]
     shutil.rmtree(home)
-    assert "names no whole release" in said()[1]["release"]
+    assert "holds no version abc" in said()[1]["release"]
 
 
 def remote(workspace: Path, url: str, **settings: str) -> None:

@@ -21,7 +21,7 @@ def releases(workspace: Workspace) -> dict[str, str]:
 
 def test_first_run_completes_every_stage_and_releases(trained: Workspace) -> None:
     assert states((trained.path / "first.log").read_text()) == dict.fromkeys(STAGES, "Completed")
-    pointer = json.loads((trained.path / "releases/production.json").read_text())
+    pointer = json.loads((trained.path / "releases/channels/production.json").read_text())
     release = trained.path / "releases" / pointer["version"]
     manifest = json.loads((release / "manifest.json").read_text())
     files = {str(path.relative_to(release)) for path in release.rglob("*") if path.is_file()} - {"manifest.json"}

@@ -63,6 +63,9 @@ def test_readme_has_the_commands_that_are_tested() -> None:
         "python -m flows.train --workspace ../churn",
         "python -m flows.doctor --workspace ../churn",
         "python -m flows.schema --workspace ../churn",
+        "python -m flows.rollout list",
+        "python -m flows.rollout rollback",
+        "python -m flows.rollout history",
         "python -m serving",
         "curl -s http://127.0.0.1:8080/v1/models/flights:predict",
         "python -m serving.keys add shop --scope predict --days 90 --per-second 100",
@@ -80,9 +83,8 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    train, _, again, changed, offline, repro, new, learn, doctor, schema, serve, curl, add_key, serve_keys, serve_tokens = (
-        commands()
-    )
+    train, _, again, changed, offline, repro, new, learn, doctor, schema, *rest = commands()
+    listing, rollback, history, serve, curl, add_key, serve_keys, serve_tokens = rest
     assert set(states(shell(train)).values()) == {"Completed"}
     assert set(states(shell(again)).values()) == {"Cached"}
     assert "train.epochs 2 -> 3" in shell(changed)
@@ -94,6 +96,10 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
     assert set(states(shell(learn)).values()) == {"Completed"}
     assert ", 0 faults" in shell(doctor)
     assert "nothing to do" in shell(schema)
+
+    assert "2 versions in " in shell(listing)
+    assert "production serves flights " in shell(rollback)
+    assert "rolled back by hand" in shell(history)
 
     def ask(start: str, *flags: str) -> dict[str, Any]:
         """What the README's curl gets of the service, started so, on this machine alone."""

@@ -1,12 +1,20 @@
 """What of the last release is kept for the next table to be held against."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import DataError
+from tasks.releases import ReleaseError, open_releases
 from tasks.remember import RELEASED, remember
+from tasks.stage import content_hash
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def params(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
 
 
 def record(workspace: Path, table: str) -> None:
@@ -16,11 +24,15 @@ def record(workspace: Path, table: str) -> None:
 
 def release(workspace: Path, version: str, table: str) -> None:
     """The version, which learned on the table of that hash, is in production."""
-    home = workspace / "releases" / version
-    home.mkdir(parents=True)
-    (home / "reference.pb").write_bytes(f"statistics of {table}".encode())
-    (home / "lineage.json").write_text(json.dumps({"stages": {"ingest": {"data/raw": table}}}))
-    (workspace / "releases/production.json").write_text(json.dumps({"name": "n", "version": version, "chosen": "c"}))
+    bundle, releases = workspace / version, open_releases(workspace)
+    bundle.mkdir()
+    (bundle / "reference.pb").write_bytes(f"statistics of {table}".encode())
+    (bundle / "lineage.json").write_text(json.dumps({"stages": {"ingest": {"data/raw": table}}}))
+    files = {path.name: {"sha256": content_hash(path)} for path in bundle.iterdir()}
+    (bundle / "manifest.json").write_text(json.dumps({"name": "n", "version": version, "chosen": "c", "files": files}))
+    releases.put(bundle)
+    now, tag = releases.channel("production") or (None, None)
+    releases.promote(version, tag, now=now, by="a test", why="")
 
 
 def remembered(workspace: Path) -> str:
@@ -69,16 +81,23 @@ def test_release_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     release(tmp_path, "1", "a")
     record(tmp_path, "b")
     (tmp_path / "releases/1/reference.pb").unlink()
-    with pytest.raises(DataError, match=r"production\.json names release '1', which releases does not hold whole"):
+    with pytest.raises(ReleaseError, match=r"reference\.pb is missing; publish the version again"):
         remember(tmp_path)
 
 
-@pytest.mark.parametrize("path", ["releases/production.json", "releases/1/lineage.json"])
-def test_record_of_a_release_that_cannot_be_read_is_refused(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("releases/channels/production.json", "cannot be read"),
+        ("releases/1/manifest.json", "cannot be read"),
+        ("releases/1/lineage.json", "is not what the manifest says"),
+    ],
+)
+def test_record_of_a_release_that_cannot_be_read_is_refused(tmp_path: Path, path: str, words: str) -> None:
     release(tmp_path, "1", "a")
     record(tmp_path, "b")
     (tmp_path / path).write_text("{not json")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(ReleaseError, match=words):
         remember(tmp_path)
     assert not (tmp_path / RELEASED).exists()
 

@@ -184,11 +184,11 @@ def test_other_model_and_other_path_are_not_found(port: int) -> None:
 
 @pytest.mark.parametrize("pointer", ["[]", "3", "", '{"version": "../elsewhere"}', '{"version": 3}', '{"version": "0123"}'])
 def test_pointer_that_names_no_release_is_refused_in_one_line(pointer: str, tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "releases").mkdir()
-    (tmp_path / "releases/production.json").write_text(pointer)
+    (tmp_path / "releases/channels").mkdir(parents=True)
+    (tmp_path / "releases/channels/production.json").write_text(pointer)
     done = Workspace(tmp_path, environment).run("-m", "serving")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: releases/")
+    assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
 
 
