@@ -29,7 +29,6 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving.__main__ import find_production
 from serving.bundle import Bundle, load_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -56,12 +55,16 @@ class Service:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw: requests a second, milliseconds, and requests that failed: a status above 399, a broken socket, a time-out."""
+    """What wrk saw: requests a second, milliseconds, and requests that failed: a status above 399, a broken socket, a time-out.
+
+    `cpu` are the microseconds of processor that the service took for a request, which other work on the machine changes least.
+    """
 
     rate: float
     p50: float
     p99: float
     failed: int
+    cpu: float
 
 
 @dataclass
@@ -81,6 +84,12 @@ class Running:
     def together(self) -> float:
         """Megabytes of all its processes, shared pages counted once (PSS)."""
         return sum(process.memory_full_info().pss for process in self.processes) / 1e6
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor that all its processes took so far."""
+        times = [process.cpu_times() for process in self.processes]
+        return sum(own.user + own.system for own in times)
 
     @property
     def largest(self) -> float:
@@ -233,9 +242,11 @@ def write_script(path: Path, target: str, bodies: list[bytes]) -> None:
 def load(one: Running, script: Path, connections: int, seconds: int) -> Load:
     """What wrk saw in so many seconds, on one thread of its own."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, f"http://127.0.0.1:{one.port}"]
+    before = one.cpu
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     found = json.loads(said.strip().splitlines()[-1])
-    return Load(found["requests"] / found["us"] * 1e6, found["p50"] / 1e3, found["p99"] / 1e3, found["failed"])
+    cpu = (one.cpu - before) / max(1, found["requests"]) * 1e6
+    return Load(found["requests"] / found["us"] * 1e6, found["p50"] / 1e3, found["p99"] / 1e3, found["failed"], cpu)
 
 
 def measure_in_process(bundle: Bundle) -> Table:
@@ -298,7 +309,7 @@ def measure_loads(every: list[Service], folder: Path, bundle: Bundle, bodies: li
 def tell(every: list[Service], rounds: dict[tuple[str, int], list[Load]]) -> Table:
     """Medians of the rounds; ratios are those of services that had their turn in the same round."""
     title = f"One row of raw JSON, {os.cpu_count()} cores, {len(rounds[OURS, 1])} rounds"
-    columns = ("connections", "service", "requests/s", "to nothing", "ours to it", "p50, ms", "p99, ms", "failed")
+    columns = ("connections", "service", "requests/s", "to nothing", "ours to it", "p50, ms", "p99, ms", "CPU, us", "failed")
     table = Table(*columns, title=title)
     for count in CONNECTIONS:
         for service in every:
@@ -313,6 +324,7 @@ def tell(every: list[Service], rounds: dict[tuple[str, int], list[Load]]) -> Tab
                 f"{to_it:.1f}",
                 f"{median(one.p50 for one in own):.2f}",
                 f"{median(one.p99 for one in own):.2f}",
+                f"{median(one.cpu for one in own):,.0f}",
                 str(sum(one.failed for one in own)),
             )
         table.add_section()
@@ -321,20 +333,19 @@ def tell(every: list[Service], rounds: dict[tuple[str, int], list[Load]]) -> Tab
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--workspace", type=Path, default=Path(), help="folder with releases/ (here)")
-    parser.add_argument("--bundle", type=Path, help="a bundle's folder, instead of the workspace's production release")
+    parser.add_argument("--bundle", type=Path, default=Path("models/release"), help="a bundle's folder (models/release)")
     parser.add_argument("--rounds", type=int, default=5, help="in each every service has its turns (5)")
     parser.add_argument("--seconds", type=int, default=5, help="of each turn (5)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of each service (one for each core)")
     asked = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("error: wrk is missing; `apt-get install wrk` brings it")
-    folder = (asked.bundle or find_production(asked.workspace)).resolve()
+    folder = asked.bundle.resolve()
     bundle = load_bundle(folder)
     bodies = [json.dumps({"instances": [row]}).encode() for row in bundle.golden]
     every, alone = (services(bundle, folder, workers, make_peers()) for workers in (asked.workers, 1))
 
-    console = Console(soft_wrap=True)
+    console = Console(width=132)
     console.print(measure_in_process(bundle))
     with tempfile.TemporaryDirectory() as name:
         logs = Path(name)
