@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from serving import inference, openapi, tensorflow_rest
+from serving import direct, inference, openapi, tensorflow_rest
 from serving.doors import Doors
 from serving.follow import Follower
 from serving.metrics import Metrics
@@ -47,14 +47,12 @@ def make_app(
 
     async def predict(request: Request) -> Response:
         model, served = choose(request)
-        rows, in_columns = parse_rows(await read_body(request, max_body), served.bundle.encoder)
-        served, scores = model.score(served, rows)
-        answer = served.bundle.respond(scores)
-        return reply(tensorflow_rest.outputs(answer) if in_columns else answer, headers=served.headers)
+        served, content = direct.predict(model, served, await read_body(request.receive, max_body))
+        return Response(content, headers=served.headers, media_type="application/json")
 
     async def infer(request: Request) -> Response:
         model, served = choose(request)
-        body = await read_body(request, max_body)
+        body = await read_body(request.receive, max_body)
         encoder = served.bundle.encoder
         asked = inference.parse(body, request.headers.get(inference.HEADER), encoder)
         check_rows(asked.rows, encoder, "row")
@@ -67,7 +65,7 @@ def make_app(
 
     async def explain(request: Request) -> Response:
         _, served = choose(request)
-        rows, _ = parse_rows(await read_body(request, max_body), served.bundle.encoder)
+        rows, _ = parse_rows(await read_body(request.receive, max_body), served.bundle.encoder)
         if len(rows) > MOST_EXPLAINED:
             raise RequestError(
                 422, f"{len(rows):,} rows to explain; at most {MOST_EXPLAINED} at a time, each costs a thousand answers"
@@ -207,7 +205,11 @@ def make_app(
             Route("/docs", docs),
             Mount("/docs/static", StaticFiles(directory=swagger_ui_path)),
         ],
-        middleware=[Middleware(Measure, metrics=metrics, most=max_waiting), Middleware(Guard, doors=doors)],
+        middleware=[
+            Middleware(Measure, metrics=metrics, most=max_waiting),
+            Middleware(Guard, doors=doors),
+            Middleware(direct.Direct, models=models, max_body=max_body),
+        ],
         exception_handlers={RequestError: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
         lifespan=lifespan,
     )

@@ -12,14 +12,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import httpx
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from serving.request import RequestError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 Scope = Literal["predict", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -135,6 +133,8 @@ class Provider:
 
     def __init__(self, jwks: str, audience: str, issuer: str | None) -> None:
         """DoorError when the keys, behind a URL or in a file, cannot be had."""
+        from joserfc import jwt  # 0.2 s at the start of a service, of which most take no tokens
+
         self.jwks, self.lock = jwks, threading.Lock()
         self.keys, self.at = self._fetch(), time.monotonic()
         wanted: dict[str, Any] = {"exp": {"essential": True}, "aud": {"essential": True, "value": audience}}
@@ -144,6 +144,9 @@ class Provider:
 
     def find(self, token: str) -> Key | None:
         """What the token allows, as a key of its subject's name; None for one that is not good."""
+        from joserfc import jwt
+        from joserfc.errors import JoseError
+
         for fresh in (False, True):
             keys = self._current(fresh)
             try:
@@ -157,7 +160,7 @@ class Provider:
             return Key(f"token of {str(found.claims.get('sub', ''))[:100]}", hash_of(token), allowed)
         return None
 
-    def _current(self, fresh: bool) -> KeySet:
+    def _current(self, fresh: bool) -> "KeySet":
         with self.lock:
             if time.monotonic() - self.at > (10 if fresh else JWKS_SECONDS):
                 self.at = time.monotonic()
@@ -165,7 +168,11 @@ class Provider:
                     self.keys = self._fetch()
             return self.keys
 
-    def _fetch(self) -> KeySet:
+    def _fetch(self) -> "KeySet":
+        import httpx
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
         try:
             if "://" in self.jwks:
                 document = httpx.get(self.jwks, timeout=5, follow_redirects=True).raise_for_status().json()

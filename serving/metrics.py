@@ -4,9 +4,11 @@ Of several worker processes each counts into files of one folder (PROMETHEUS_MUL
 of them tells the sum.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 SHARES = tuple(i / 10 for i in range(1, 10))
 SPREADS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # of a regression's answers, around its training mean
+SOON = 0.05  # seconds
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -73,6 +76,7 @@ class Metrics:
         self.failed = Counter("trial_errors", "Requests that a canary or shadow could not answer", [*of, "channel"], **made)
         if not self.shared:
             ProcessCollector(registry=self.registry, namespace="")
+        self.counts: WeakSet[Counts] = WeakSet()
         self._of_request: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -83,7 +87,9 @@ class Metrics:
         found[1].observe(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All of it in Prometheus' text format; of other processes up to SOON ago."""
+        for counts in self.counts:
+            counts.count()
         if not self.shared:
             return generate_latest(self.registry)
         everyone = CollectorRegistry()
@@ -96,6 +102,8 @@ class Counts:
 
     def __init__(self, metrics: Metrics, bundle: Bundle) -> None:
         self.target, self.names = bundle.encoder.target, (bundle.name, bundle.version)
+        self.seen: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # `num`, `cat` and scores that are to be counted
+        metrics.counts.add(self)
         self.rows = metrics.rows.labels(*self.names)
         flagged = [column.name for column in bundle.encoder.scaled if column.flagged]
         words = [column.name for column in bundle.encoder.categories]
@@ -110,15 +118,27 @@ class Counts:
         ]
 
     def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any]) -> None:
-        """Rows were answered: counts them, what they lack, and how their answers lie."""
-        told = self.target.decode(scores)
-        self.rows.observe(len(told))
-        flags, codes = encoded["num"][:, self.flags], encoded["cat"][:, : len(self.unknown)]
-        if flags.any():
-            _add(self.missing, flags.sum(axis=0))
-        if (codes <= max(MISSING, OTHER)).any():
-            _add(self.no_word, (codes == MISSING).sum(axis=0))
-            _add(self.unknown, (codes == OTHER).sum(axis=0))
+        """Rows were answered: how many, what they lack and how their answers lie will be counted with those that come soon after.
+
+        One row alone costs NumPy and the metrics' files as much as all the rest of its answer.
+        """
+        if not self.seen:
+            asyncio.get_running_loop().call_later(SOON, self.count)
+        self.seen.append((encoded["num"], encoded["cat"], scores))
+
+    def count(self) -> None:
+        """Nothing that was seen waits to be counted."""
+        if not self.seen:
+            return
+        nums, cats, scores = zip(*self.seen, strict=True)
+        self.seen = []
+        for some in scores:
+            self.rows.observe(len(some))
+        _add(self.missing, np.concatenate(nums)[:, self.flags].sum(axis=0, dtype=np.int64))
+        codes = np.concatenate(cats)[:, : len(self.unknown)]
+        _add(self.no_word, (codes == MISSING).sum(axis=0))
+        _add(self.unknown, (codes == OTHER).sum(axis=0))
+        told = self.target.decode(np.concatenate(scores))
         if self.target.task == "regression":
             told = (told - self.target.center) / self.target.scale
         for histogram, answers in zip(self.answers, np.atleast_2d(told.T), strict=True):

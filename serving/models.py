@@ -29,6 +29,7 @@ class Served:
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         self.bundle, self.counts = bundle, Counts(metrics, bundle)
         self.headers = {"x-model-version": bundle.version}
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
 
     @property
     def version(self) -> str:

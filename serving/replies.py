@@ -5,8 +5,9 @@ from http import HTTPStatus
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from serving.request import RequestError
 
@@ -15,28 +16,29 @@ BODY_SECONDS = 30.0
 EARLY = {401, 403, 408, 413, 429, 503}
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(receive: Receive, most: int) -> bytes:
     """The whole body; RequestError 413 when it is larger than `most`.
 
     Of what is too large no more than `most` is kept, and 20 times that is read: a client that is still sending when the
     connection closes would find it broken, and not the answer.
     """
-    body, length = bytearray(), 0
+    parts: list[bytes] = []
+    length, more = 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                length += len(chunk)
+            while more and length <= 20 * most:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "the client went away before its body ended")
+                length += len(part := message.get("body", b""))
                 if length <= most:
-                    body += chunk
-                elif length > 20 * most:
-                    break
-    except ClientDisconnect as error:
-        raise RequestError(400, "the client went away before its body ended") from error
+                    parts.append(part)
+                more = message.get("more_body", False)
     except TimeoutError as error:
         raise RequestError(408, f"the body did not end within {BODY_SECONDS:g} s") from error
     if length > most:
         raise RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
-    return bytes(body)
+    return b"".join(parts)
 
 
 def reply(

@@ -57,12 +57,27 @@ def _from_columns(inputs: Any) -> list[dict[str, Any]]:
 
 def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:
     """RequestError 422 with the fields that do not fit, of the first rows that have any."""
-    every = (fault for i, row in enumerate(rows) for fault in find_faults(row, encoder, f"{where}[{i}]"))
+    every = (fault for i, row in enumerate(rows) if not fits(row, encoder) for fault in find_faults(row, encoder, f"{where}[{i}]"))
     faults = list(islice(every, MOST_FAULTS + 1))  # a body full of them must not cost more than one that is right
     if faults:
         field, sentence = faults[0]
         some = f"at least {MOST_FAULTS}" if len(faults) > MOST_FAULTS else len(faults) - 1
         raise RequestError(422, f"{field}: {sentence}" + (f" (and {some} more)" if len(faults) > 1 else ""), faults[:MOST_FAULTS])
+
+
+def fits(row: Any, encoder: Encoder) -> bool:
+    """Whether a look at each value's type tells that nothing is wrong with the row; not of rows with dates or images.
+
+    It takes a sixth of the time of `find_faults`, which most rows need not wait for.
+    """
+    if type(row) is not dict:
+        return False
+    types = encoder.types
+    for name, value in row.items():
+        found = type(value)
+        if name not in types or found not in types[name] or (found is float and not math.isfinite(value)):
+            return False
+    return encoder.needed <= row.keys()
 
 
 def find_faults(row: Any, encoder: Encoder, where: str) -> Iterator[tuple[str, str]]:

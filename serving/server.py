@@ -84,7 +84,9 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
         poll_seconds=args.poll,
     )
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls
+    )
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one

@@ -1,6 +1,7 @@
 """The encoder: raw columns in, the network's input arrays out; NumPy and Pillow only, so that serving needs nothing else."""
 
 import math
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -166,6 +167,20 @@ class Encoder:
         return [column.name for column in (*self.scaled, *self.worded, *self.images) if column.required]
 
     @cached_property
+    def needed(self) -> frozenset[str]:
+        """The same as a set."""
+        return frozenset(self.required)
+
+    @cached_property
+    def types(self) -> dict[str, frozenset[type]]:
+        """What a value of each number, category or text may be, in a row as JSON gives it; None where it may be missing."""
+        kinds: list[tuple[NumberColumn | CategoryColumn | TextColumn, frozenset[type]]] = [
+            *((number, frozenset({int, float})) for number in self.numbers),
+            *((column, frozenset({str})) for column in self.worded),
+        ]
+        return {column.name: kind if column.required else kind | {type(None)} for column, kind in kinds}
+
+    @cached_property
     def width(self) -> int:
         """Columns of the `num` array: a position for each number and date, then flags, cycles and magnitudes."""
         return len(self.scaled) + sum(column.flagged for column in self.scaled) + CYCLES * len(self.dates) + len(self.spread)
@@ -230,9 +245,14 @@ class Encoder:
         microseconds."""
         if len(rows) > FEW or self.images:
             return self.encode(self.columns(rows))
-        num = np.array([self._encode_numbers(row) for row in rows], np.float32).reshape(len(rows), self.width)
-        cat = np.array([self._encode_words(row) for row in rows], np.int32).reshape(len(rows), self.codes)
-        return {"num": num, "cat": cat}
+        num, cat = array("f"), array("i")
+        for row in rows:
+            num.extend(self._encode_numbers(row))
+            cat.extend(self._encode_words(row))
+        return {
+            "num": np.frombuffer(num, np.float32).reshape(len(rows), self.width),
+            "cat": np.frombuffer(cat, np.int32).reshape(len(rows), self.codes),
+        }
 
     def _encode_numbers(self, row: Mapping[str, Any]) -> list[float]:
         """The row of `num`, by the operations of `position`, `magnitude` and `cycles` in their order."""

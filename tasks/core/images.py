@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 Channels = Literal[1, 3]
 PixelScale = Literal["raw", "unit", "signed", "torch", "caffe"]  # which pixels a network was trained on: core.trunk.scale_pixels
@@ -25,6 +24,8 @@ class ImageError(ValueError):
 
 def decode_image(content: bytes, height: int, width: int, channels: Channels) -> NDArray[np.uint8]:
     """[height, width, channels] of the first frame, upright, grey or red, green and blue; ImageError when it is none."""
+    from PIL import Image, ImageOps  # of which a service without images needs neither the time nor the memory
+
     if not content:
         raise ImageError("no bytes")
     try:

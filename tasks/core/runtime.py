@@ -1,5 +1,6 @@
 """A network as it is served: LiteRT over the bytes of a .tflite file, NumPy in and out, no TensorFlow."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,10 @@ class Network:
     def __init__(self, content: bytes) -> None:
         """Only for bytes whose hash was checked: a truncated file kills the process that loads it."""
         self.interpreter = Interpreter(model_content=content, num_threads=1)
-        self.inputs = {_short_name(detail["name"]): detail["index"] for detail in self.interpreter.get_input_details()}
+        details = self.interpreter.get_input_details()
+        self.inputs = {_short_name(detail["name"]): detail["index"] for detail in details}
+        values = [math.prod(map(int, detail["shape_signature"][1:])) for detail in details]  # of a row
+        self.most = max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, *values)))
         detail = self.interpreter.get_output_details()[0]
         self.score, self.outputs = detail["index"], int(detail["shape_signature"][-1])
         self.rows = 0
@@ -26,9 +30,8 @@ class Network:
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Scores [row], or [row, output] of several outputs, for what the encoder makes of the rows."""
         rows = len(inputs["num"])
-        most = max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, *(array[:1].size for array in inputs.values()))))
-        if rows > most:
-            parts = ({name: array[i : i + most] for name, array in inputs.items()} for i in range(0, rows, most))
+        if rows > self.most:
+            parts = ({name: array[i : i + self.most] for name, array in inputs.items()} for i in range(0, rows, self.most))
             return np.concatenate([self(part) for part in parts])
         if rows != self.rows:
             for name, place in self.inputs.items():
