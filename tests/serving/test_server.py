@@ -116,6 +116,34 @@ def test_official_client_of_the_open_inference_protocol_gets_the_recorded_answer
         client.infer("flights", [wrong])
 
 
+def test_requests_of_tensorflow_servings_documents_are_answered(port: int) -> None:
+    """https://www.tensorflow.org/tfx/serving/api_rest: rows, columns, status, metadata, by version and by label."""
+    rows = {"signature_name": "serving_default", "instances": GOLDEN}
+    columns = {"inputs": {name: [row.get(name) for row in GOLDEN] for name in ("distance", "carrier")}}
+    for path in ("", "/versions/1", "/labels/production"):
+        status, _, answer = ask(port, "POST", f"/v1/models/flights{path}:predict", json.dumps(rows).encode())
+        assert status == 200
+        assert json.loads(answer)["predictions"] == pytest.approx(WANTED, abs=1e-6)
+        status, _, answer = ask(port, "POST", f"/v1/models/flights{path}:predict", json.dumps(columns).encode())
+        assert status == 200
+        assert json.loads(answer)["outputs"] == pytest.approx(WANTED, abs=1e-6)
+        told = json.loads(ask(port, "GET", f"/v1/models/flights{path}")[2])
+        assert told == {
+            "model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]
+        }
+        told = json.loads(ask(port, "GET", f"/v1/models/flights{path}/metadata")[2])
+        assert told["model_spec"] == {"name": "flights", "signature_name": "", "version": "1"}
+        signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        assert {name: one["dtype"] for name, one in signature["inputs"].items()} == {
+            "distance": "DT_DOUBLE",
+            "carrier": "DT_STRING",
+        }
+        assert list(signature["outputs"]) == ["predictions"]
+    for path in ("/v1/models/flights/versions/2", "/v1/models/flights/labels/canary:predict", "/v1/models/planes/metadata"):
+        status, _, answer = ask(port, "POST" if path.endswith("predict") else "GET", path, json.dumps(rows).encode())
+        assert (status, "error" in json.loads(answer)) == (404, True)
+
+
 def test_metrics_count_requests_rows_and_what_rows_lack(port: int) -> None:
     before = {name: counted(port, name) for name in SERIES}
     rows = [{"distance": 1.0, "carrier": "ZZ"}, {"carrier": "AA"}, {"distance": 2.0}]
