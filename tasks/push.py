@@ -17,9 +17,9 @@ def push(workspace: Path, url: str, kms_key: str | None, log: Any) -> None:
     """
     name = set_remote(workspace, url, kms_key)
     if failed := run_child("publish", ["-m", "dvc", "push", "--remote", name, "--run-cache"], workspace, log):
+        said = [line for line in failed.splitlines() if line.startswith("ERROR: ")] or failed.splitlines()
         raise TidemillError(
-            f"nothing was released: dvc push to {url} failed; check the address, and the credentials in the environment. "
-            f"Its last lines:\n{failed}"
+            f"nothing was released: dvc push to {url} failed; check the address, and the credentials in the environment: {said[-1]}"
         )
 
 
