@@ -31,13 +31,15 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture
-def published(workspace: Workspace, s3: S3) -> Workspace:
-    """A workspace that released to S3, with all that git shall hold of it committed."""
-    here = replace(workspace, environment={**workspace.environment, **s3.environment})
+@pytest.fixture(scope="module")
+def published(trained: Workspace, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace that released to S3, with all that git shall hold of it committed; not to be changed."""
+    here = Workspace(tmp_path_factory.mktemp("published") / "small", {**trained.environment, **s3.environment})
+    shutil.copytree(trained.path, here.path, symlinks=True)
     ignored = here.path / ".gitignore"
     ignored.write_text(ignored.read_text() + "!/data/released.pb\n")
-    done = here.train("--set", "release.store=s3://mill/releases", "--set", "release.remote=s3://mill/dvc")
+    here.set("release.store=s3://mill/releases", "release.remote=s3://mill/dvc", "release.kms_key=alias/mill")
+    done = here.train()
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done.stdout) == dict.fromkeys(STAGES, "Cached")
     git(here.path, "add", "-A")
@@ -57,6 +59,10 @@ def test_fresh_clone_has_the_same_model_and_nothing_to_do(published: Workspace, 
     assert {"params.yaml", "dvc.yaml", "dvc.lock", "sources.lock", "data/schema.pbtxt", "data/released.pb"} <= set(tracked)
     config = (published.path / ".dvc/config").read_text()
     assert "url = s3://mill/dvc" in config
+    client = s3.client()
+    pushed = [one["Key"] for one in client.list_objects_v2(Bucket="mill", Prefix="dvc/files/")["Contents"]]
+    assert {client.head_object(Bucket="mill", Key=key)["SSEKMSKeyId"] for key in pushed} == {"alias/mill"}
+    client.close()
     assert not any(secret in config for secret in s3.environment.values() if len(secret) > 15)
 
     colleague = clone(published, tmp_path / "colleague")
@@ -70,15 +76,14 @@ def test_fresh_clone_has_the_same_model_and_nothing_to_do(published: Workspace, 
     assert colleague.run("-m", "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
     assert git(colleague.path, "status", "--porcelain") == ""
 
-    number = str(free_port())
-    bundle = ["--bundle", "models/release", "--port", number]
-    with colleague.start("-m", "serving", *bundle) as service:
-        try:
-            assert service.stdout
-            version = json.loads((colleague.path / "models/release/manifest.json").read_text())["version"]
-            assert version in service.stdout.readline()
-        finally:
-            service.terminate()
+    version = json.loads((colleague.path / "models/release/manifest.json").read_text())["version"]
+    for flags in (["--bundle", "models/release"], ["--store", "s3://mill/releases"]):
+        with colleague.start("-m", "serving", *flags, "--port", str(free_port())) as service:
+            try:
+                assert service.stdout
+                assert any(version in line for line in service.stdout)  # until it ends, were there none
+            finally:
+                service.terminate()
 
 
 def test_fresh_worker_restores_every_stage_from_the_remote(published: Workspace, tmp_path: Path) -> None:

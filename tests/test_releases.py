@@ -377,6 +377,17 @@ def test_service_that_fails_is_told_in_a_sentence_without_a_secret(s3: S3, tmp_p
             open_storage(wrong)
 
 
+def test_key_of_kms_encrypts_what_is_written(s3: S3, tmp_path: Path) -> None:
+    place = f"s3://mill/{tmp_path.name}"
+    publish(Releases(open_storage(place, "alias/mill")), bundle(tmp_path / "one", "one"))
+    client = s3.client()
+    keys = [one["Key"] for one in client.list_objects_v2(Bucket="mill", Prefix=f"{tmp_path.name}/")["Contents"]]
+    heads = [client.head_object(Bucket="mill", Key=key) for key in keys]
+    client.close()
+    assert len(keys) == 6
+    assert {(head["ServerSideEncryption"], head["SSEKMSKeyId"]) for head in heads} == {("aws:kms", "alias/mill")}
+
+
 def test_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     releases = open_releases(tmp_path)
     one = publish(releases, bundle(tmp_path / "one", "one"))
