@@ -25,6 +25,7 @@ format: setup
 
 lock: setup  ## resolve again; hashes and names, no download addresses
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes benchmarks/serving-requirements.in -o benchmarks/serving-requirements.lock
 
 bench: setup  ## each prints a table
 	$(BIN)/python -m benchmarks.training

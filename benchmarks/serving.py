@@ -241,7 +241,17 @@ def write_script(path: Path, target: str, bodies: list[bytes]) -> None:
 
 def load(one: Running, script: Path, connections: int, seconds: int) -> Load:
     """What wrk saw in so many seconds, on one thread of its own."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, f"http://127.0.0.1:{one.port}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(script),
+        f"http://127.0.0.1:{one.port}",
+    ]
     before = one.cpu
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     found = json.loads(said.strip().splitlines()[-1])

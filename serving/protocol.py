@@ -10,6 +10,34 @@ HEAD_SECONDS = 10.0  # from the connection, or the head's first byte, to its las
 HEAD_BYTES = 65_536  # of the path and all headers
 
 
+class Together:
+    """A transport that sends an answer's head with what follows it: two writes are two packets, and wake the client twice."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport, self.loop, self.head = transport, loop, b""
+
+    def write(self, data: bytes) -> None:
+        if self.head:
+            data, self.head = self.head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self.head = data
+            self.loop.call_soon(self.flush)  # when nothing follows at once
+            return
+        self.transport.write(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+        if self.head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
 class PatientProtocol(HttpToolsProtocol):
     """A connection that is closed, with 408 or 431, when a head does not end in time or is too large."""
 
@@ -18,7 +46,7 @@ class PatientProtocol(HttpToolsProtocol):
     refused = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Together(transport, self.loop))  # type: ignore[arg-type]
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

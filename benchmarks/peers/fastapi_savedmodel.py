@@ -20,7 +20,7 @@ serve = loaded.signatures["serving_default"]
 arguments: dict[str, str] = json.loads((BUNDLE / "saved_model" / "signature.json").read_text())
 specs: dict[str, tf.TensorSpec] = serve.structured_input_signature[1]
 texts = {column: specs[argument].dtype == tf.string for column, argument in arguments.items()}
-Row = create_model("Row", **{column: (str | None if text else float | None, None) for column, text in texts.items()})  # type: ignore[call-overload]
+Row = create_model("Row", **{column: (str | None if text else float | None, None) for column, text in texts.items()})
 
 
 class Asked(BaseModel):

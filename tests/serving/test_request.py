@@ -1,11 +1,12 @@
 """The body of a predict request: what is taken, and how each fault is told."""
 
 import json
+import math
 from typing import Any
 
 import pytest
 
-from serving.request import MOST_FAULTS, RequestError, parse_rows
+from serving.request import MOST_FAULTS, RequestError, check_rows, parse_rows
 from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, ImageColumn, NumberColumn, TextColumn
 from tasks.core.target import Target
 
@@ -40,6 +41,14 @@ def faults(*rows: Any) -> list[tuple[str, str]]:
 def test_good_rows_come_back_as_they_are() -> None:
     second = {**GOOD, "distance": -0.5, "carrier": "a carrier never seen"}
     assert parse(GOOD, second) == [GOOD, second]
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_number_that_binary_tensors_can_hold_and_json_cannot_is_a_fault(number: float) -> None:
+    check_rows([GOOD], ENCODER, "row")
+    with pytest.raises(RequestError) as refused:
+        check_rows([GOOD, {**GOOD, "temp": number}], ENCODER, "row")
+    assert refused.value.faults == [("row[1].temp", "expected a number, found a number")]
 
 
 def test_optional_values_may_be_null_or_absent() -> None:

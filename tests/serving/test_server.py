@@ -144,6 +144,29 @@ def test_requests_of_tensorflow_servings_documents_are_answered(port: int) -> No
         assert (status, "error" in json.loads(answer)) == (404, True)
 
 
+def test_release_in_production_answers_alike_by_name_and_by_version(port: int) -> None:
+    by_version = PATH.replace(":predict", "/versions/1:predict")
+    for body in (json.dumps({"instances": GOLDEN}).encode(), b'{"inputs": {"distance": [1], "carrier": ["AA"]}}', b"{", b"", b"[]"):
+        (status, headers, content), (other_status, other_headers, other_content) = (
+            ask(port, "POST", path, body) for path in (PATH, by_version)
+        )
+        assert (status, content) == (other_status, other_content)
+        told = [
+            {name.lower(): value for name, value in dict(one).items() if name.lower() != "date"} for one in (headers, other_headers)
+        ]
+        assert told[0] == told[1]
+
+
+def test_head_and_body_of_an_answer_come_in_one_packet(port: int) -> None:
+    body = json.dumps({"instances": GOLDEN}).encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for _ in range(20):
+            client.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body))
+            head, _, content = client.recv(65_536).partition(b"\r\n\r\n")
+            assert b"content-length: %d" % len(content) in head
+            assert len(json.loads(content)["predictions"]) == len(GOLDEN)
+
+
 def test_metrics_count_requests_rows_and_what_rows_lack(port: int) -> None:
     before = {name: counted(port, name) for name in SERIES}
     rows = [{"distance": 1.0, "carrier": "ZZ"}, {"carrier": "AA"}, {"distance": 2.0}]
