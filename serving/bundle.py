@@ -48,9 +48,8 @@ class Bundle:
 
     def respond(self, scores: NDArray[np.float32]) -> dict[str, list[Any]]:
         """The answers that the network's scores stand for, and the decisions of a model that has costs to decide by."""
-        target = self.encoder.target
-        decisions: dict[str, list[Label]] = {} if target.decision is None else {"decisions": target.decide(scores)}
-        return {"predictions": target.answer(scores), **decisions}
+        predictions, decisions = self.encoder.target.tell(scores)
+        return {"predictions": predictions} if decisions is None else {"predictions": predictions, "decisions": decisions}
 
     def explain(self, row: dict[str, Any]) -> tuple[Label | None, Explanation]:
         """What each column adds to the answer, and of which class the answer is the probability. Not thread safe."""

@@ -1,6 +1,7 @@
 """The models of one service, each with its release in production and, while they are tried, a canary and a shadow."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from serving.trial import Comparison
 
 # What a network that does not fit its encoder, or breaks, raises: a trial that does so must not fail a request.
 BROKEN = (ValueError, RuntimeError, TypeError, KeyError, IndexError, ArithmeticError)
+
+
+FEW = 16  # scores that Python looks at sooner than NumPy
 
 
 class UnsoundError(ArithmeticError):
@@ -39,7 +43,7 @@ class Served:
         """The rows as the network takes them, and its scores; UnsoundError when one is no number."""
         encoded = self.bundle.encode(rows)
         scores = self.bundle.network(encoded)
-        if not np.isfinite(scores).all():
+        if not (all(map(math.isfinite, scores.ravel().tolist())) if scores.size <= FEW else np.isfinite(scores).all()):
             raise UnsoundError(f"release {self.version} answers what is no number")
         return encoded, scores
 

@@ -57,6 +57,8 @@ def _from_columns(inputs: Any) -> list[dict[str, Any]]:
 
 def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:
     """RequestError 422 with the fields that do not fit, of the first rows that have any."""
+    if all(fits(row, encoder) for row in rows):
+        return
     every = (fault for i, row in enumerate(rows) if not fits(row, encoder) for fault in find_faults(row, encoder, f"{where}[{i}]"))
     faults = list(islice(every, MOST_FAULTS + 1))  # a body full of them must not cost more than one that is right
     if faults:

@@ -85,7 +85,14 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
     )
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_keep_alive=30, server_header=False, http=PatientProtocol, **tls
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=30,
+        server_header=False,
+        proxy_headers=False,
+        http=PatientProtocol,
+        **tls,
     )
     try:
         config.load()

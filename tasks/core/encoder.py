@@ -245,18 +245,18 @@ class Encoder:
         microseconds."""
         if len(rows) > FEW or self.images:
             return self.encode(self.columns(rows))
-        num, cat = array("f"), array("i")
-        for row in rows:
-            num.extend(self._encode_numbers(row))
+        num, cat = array("f", bytes(4 * len(rows) * self.width)), array("i")
+        for i, row in enumerate(rows):
+            self._encode_numbers(row, num, i * self.width)
             cat.extend(self._encode_words(row))
         return {
             "num": np.frombuffer(num, np.float32).reshape(len(rows), self.width),
             "cat": np.frombuffer(cat, np.int32).reshape(len(rows), self.codes),
         }
 
-    def _encode_numbers(self, row: Mapping[str, Any]) -> list[float]:
-        """The row of `num`, by the operations of `position`, `magnitude` and `cycles` in their order."""
-        line = [0.0] * self.width
+    def _encode_numbers(self, row: Mapping[str, Any], line: "array[float]", start: int) -> None:
+        """From `start` on the line, of zeros, is the row of `num`, by the operations of `position`, `magnitude` and `cycles` in
+        their order."""
         get = row.get
         for place, (name, edges, last, flag, magnified, center, spread, holidays, wave) in enumerate(self._scales):
             value = get(name)
@@ -264,21 +264,20 @@ class Encoder:
                 value = float(value) if holidays is None else parse_time(value)
             if value is None or value != value:
                 if flag:
-                    line[flag] = 1.0
+                    line[start + flag] = 1.0
                 continue
             if last:
                 low = bisect_right(edges, value) - 1
                 low = 0 if low < 0 else last - 1 if low >= last else low
-                start = edges[low]
-                share = (value - start) / (edges[low + 1] - start)
-                line[place] = (low + (0.0 if share < 0.0 else 1.0 if share > 1.0 else share)) / last * 2.0 - 1.0
+                edge = edges[low]
+                share = (value - edge) / (edges[low + 1] - edge)
+                line[start + place] = (low + (0.0 if share < 0.0 else 1.0 if share > 1.0 else share)) / last * 2.0 - 1.0
             if magnified:
                 far = (value - center) / spread
                 far = -FARTHEST if far < -FARTHEST else FARTHEST if far > FARTHEST else far
-                line[magnified] = far / sqrt(1.0 + far * far)
+                line[start + magnified] = far / sqrt(1.0 + far * far)
             if holidays is not None:
-                line[wave : wave + CYCLES] = cycles(np.array([value]), holidays)[0].tolist()
-        return line
+                line[start + wave : start + wave + CYCLES] = array("f", cycles(np.array([value]), holidays)[0].tolist())
 
     def _encode_words(self, row: Mapping[str, Any]) -> list[int]:
         """The row of `cat`."""

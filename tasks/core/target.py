@@ -64,19 +64,31 @@ class Target:
 
         A probability, that of each class by its label, or a number; of a target with intervals its value, low and high.
         """
+        return self.tell(scores)[0]
+
+    def tell(self, scores: NDArray[Any]) -> tuple[list[Any], list[Label] | None]:
+        """The answers to the rows, and the classes to act on where there is a decision."""
         told = self.decode(scores)
+        if self.decision is None:
+            return self._answers(told), None
+        codes = self.decision(told).tolist()
+        return self._answers(told), [self.classes[code] for code in codes]
+
+    def _answers(self, told: NDArray[np.float64]) -> list[Any]:
         if self.intervals is not None:
             bounds = self.intervals(told)
             return [{"value": v, "low": low, "high": high} for v, (low, high) in zip(told.tolist(), bounds.tolist(), strict=True)]
         if self.task != "multiclass":
-            return [float(score) for score in told]
+            numbers: list[float] = told.tolist()
+            return numbers
         labels = [as_text(label) for label in self.classes]
         return [dict(zip(labels, map(float, row), strict=True)) for row in told]
 
     def decide(self, scores: NDArray[Any]) -> list[Label]:
         """The class to act on for each row of scores, of a target with a decision."""
-        assert self.decision is not None
-        return [self.classes[code] for code in self.decision(self.decode(scores))]
+        decided = self.tell(scores)[1]
+        assert decided is not None
+        return decided
 
     @property
     def meaning(self) -> str:
