@@ -1,5 +1,6 @@
 """The prediction log: what was answered stands in Parquet, or is counted as lost; personal columns do not stand there raw."""
 
+import asyncio
 import base64
 import hashlib
 import itertools
@@ -29,7 +30,10 @@ from serving import log as prediction_log
 from serving.bundle import Bundle, load_bundle
 from serving.feedback import parse_truths
 from serving.log import PredictionLog, is_sampled, request_id
+from serving.metrics import Metrics
+from serving.models import Model, Served, Trial
 from serving.request import RequestError
+from serving.trial import Comparison, Rule
 from tasks.core.encoder import CategoryColumn, DateColumn, Encoder
 from tasks.core.target import Target
 from tests import s3
@@ -107,6 +111,28 @@ def test_every_row_stands_with_its_features_answer_and_origin(
     schema = pq.read_schema(file)
     assert str(schema.field("time").type) == "timestamp[us, tz=UTC]"
     assert str(schema.field("feature_distance").type) == "double"
+
+
+def test_canary_and_shadow_stand_in_the_log_by_their_channel_under_the_same_id(
+    bundle: Bundle, make: Callable[..., PredictionLog], tmp_path: Path
+) -> None:
+    log, metrics = make(), Metrics()
+    model = Model("flights", metrics)
+    model.production = Served(bundle, metrics)
+    trial = Trial(Served(replace(bundle, version="2"), metrics), Comparison(Rule()), 1.0)
+
+    async def ask(name: bytes) -> str | None:
+        _, _, told = prediction_log.score(model, model.current, ROWS[:1], {"headers": [(b"x-request-id", name)]}, log)
+        await asyncio.sleep(0)  # the shadow answers once the client has its own
+        return told
+
+    model.shadow = trial
+    assert asyncio.run(ask(b"a")) == "a"
+    model.shadow, model.canary = None, trial
+    assert asyncio.run(ask(b"b")) == "b"
+    log.stop()
+    written = {(row["id"], row["channel"], row["version"]) for row in rows_of(tmp_path / "log/flights")}
+    assert written == {("a", "production", "1"), ("a", "shadow", "2"), ("b", "canary", "2")}
 
 
 def test_rows_are_written_after_the_flush_seconds_without_waiting_for_the_end(
