@@ -357,7 +357,7 @@ def test_service_logs_every_request_that_it_answered_when_it_is_ended_under_load
         time.sleep(3)
     for thread in threads:
         thread.join()
-    assert len(answered) > 500
+    assert len(answered) > 100
     written = rows_of(tmp_path / "log/flights")
     assert stopped(tmp_path / "said") == (len(written), 0)
     wanted = {name if count == 1 else f"{name}-{i}" for name, count in answered.items() for i in range(count)}
