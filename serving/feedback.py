@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from serving.bundle import Bundle
-from serving.log import Truth
+from serving.records import Truth
 from serving.request import MOST_FAULTS, RequestError, refuse_faults
 from tasks.core.target import as_text
 
