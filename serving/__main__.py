@@ -1,11 +1,12 @@
 """`python -m serving`: the prediction service of the released model, on loopback unless told otherwise."""
 
 import argparse
-import os
 import socket
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+
+from serving.cache import default_cache
 
 
 def main() -> None:
@@ -24,10 +25,20 @@ def main() -> None:
     parser.add_argument("--port", type=port, default=8080, help="port to listen on (8080)")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that answer (1)")
     parser.add_argument("--max-body", type=positive, default=1_000_000, metavar="BYTES", help="largest body taken (1,000,000)")
+    parser.add_argument(
+        "--max-batch-body", type=positive, default=100_000_000, metavar="BYTES", help="largest Arrow or Parquet body (100,000,000)"
+    )
     parser.add_argument("--max-waiting", type=positive, default=512, metavar="N", help="requests at once, beyond which 503 (512)")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM: HTTPS instead of HTTP")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
     parser.add_argument("--listener", type=int, help=argparse.SUPPRESS)  # a worker's, from its supervisor
+    kept = parser.add_argument_group("prediction log", "what was answered, as Parquet, and what clients say became true")
+    kept.add_argument("--log", metavar="PLACE", help="a folder or s3://BUCKET/PREFIX (no log)")
+    kept.add_argument("--log-sample", type=share, default=1.0, metavar="SHARE", help="of the requests that are logged (1)")
+    kept.add_argument(
+        "--log-rows", type=positive, default=100_000, metavar="N", help="rows not yet written, beyond which some are lost (100,000)"
+    )
+    kept.add_argument("--log-flush", type=seconds, default=60.0, metavar="SECONDS", help="that a row waits at most (60)")
     guard = parser.add_argument_group("who may ask")
     guard.add_argument("--keys", type=Path, help="file of keys, which `python -m serving.keys` writes")
     guard.add_argument("--jwks", help="a provider's public keys, a URL or a file: its tokens are taken too")
@@ -65,11 +76,6 @@ def main() -> None:
     sys.exit(run(args, listener, quiet=False))
 
 
-def default_cache() -> Path:
-    """Where bundles from afar are kept for the next start: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidemill" / "bundles"
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address; a name counts as what it resolves to."""
     try:
@@ -90,6 +96,13 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1; ValueError for what is none."""
+    if not 0 <= float(text) <= 1:
+        raise ValueError
+    return float(text)
 
 
 def seconds(text: str) -> float:

@@ -19,8 +19,11 @@ from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from serving import direct, inference, openapi, tensorflow_rest
+from serving.batch_service import MOST_BODY, BatchService, is_batch
 from serving.doors import Doors
+from serving.feedback import parse_truths
 from serving.follow import Follower
+from serving.log import PredictionLog, id_header, score
 from serving.metrics import Metrics
 from serving.middleware import Guard, Measure
 from serving.models import Model, Models, Served
@@ -40,15 +43,23 @@ def make_app(
     max_waiting: int,
     followers: Sequence[Follower] = (),
     poll_seconds: float = 0.0,
+    max_batch_body: int = MOST_BODY,
+    log: PredictionLog | None = None,
 ) -> Starlette:
     """An ASGI application; whom `doors` stop, bodies of more than `max_body` bytes and requests beside `max_waiting` others are
-    refused. `followers` look at their stores every `poll_seconds`."""
+    refused. `followers` look at their stores every `poll_seconds`; the `log` is written to its end when the application ends."""
     following = {follower.model.name: follower for follower in followers}
+    batches = BatchService(max_batch_body)
 
     async def predict(request: Request) -> Response:
         model, served = choose(request)
-        served, content = direct.predict(model, served, await read_body(request.receive, max_body))
-        return Response(content, headers=served.headers, media_type="application/json")
+        if is_batch(request.scope):
+            response, count = await batches.answer(request, served.bundle.folder, served.headers)
+            served.counts.rows.observe(count)
+            return response
+        body = await read_body(request.receive, max_body)
+        served, content, name = direct.predict(model, served, body, request.scope, log)
+        return Response(content, headers={**served.headers, **id_header(name)}, media_type="application/json")
 
     async def infer(request: Request) -> Response:
         model, served = choose(request)
@@ -56,12 +67,20 @@ def make_app(
         encoder = served.bundle.encoder
         asked = inference.parse(body, request.headers.get(inference.HEADER), encoder)
         check_rows(asked.rows, encoder, "row")
-        served, scores = model.score(served, asked.rows)
+        served, scores, name = score(model, served, asked.rows, request.scope, log, asked.id)
         tensors = inference.answers(served.bundle.encoder.target, scores)
         content, length = inference.render(asked, tensors, model.name, served.version)
         binary = {} if length is None else {inference.HEADER: str(length)}
         media = "application/json" if length is None else "application/octet-stream"
-        return Response(content, headers={**served.headers, **binary}, media_type=media)
+        return Response(content, headers={**served.headers, **id_header(name), **binary}, media_type=media)
+
+    async def feedback(request: Request) -> Response:
+        model = named(request)
+        if log is None:
+            raise RequestError(404, "this service keeps no prediction log, and so no feedback: start it with --log PLACE")
+        truths = parse_truths(await read_body(request.receive, max_body), model.current.bundle)
+        log.add_truths(truths)
+        return reply({"accepted": len(truths)})
 
     async def explain(request: Request) -> Response:
         _, served = choose(request)
@@ -150,7 +169,9 @@ def make_app(
 
     def named(request: Request) -> Model:
         name = request.path_params["name"]
-        if name.endswith((":predict", ":explain", ":refresh")):  # the path of a verb, asked by another method than its own
+        if name.endswith(
+            (":predict", ":explain", ":refresh", ":feedback")
+        ):  # the path of a verb, asked by another method than its own
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
         return models.find(name)
 
@@ -168,6 +189,9 @@ def make_app(
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await batches.stop()
+        if log is not None:
+            print(await asyncio.to_thread(log.stop), flush=True)
 
     verbs = [
         (":predict", predict, ["POST"]),
@@ -183,6 +207,7 @@ def make_app(
                 for which in ("", "/versions/{version}", "/labels/{label}")
             ),
             Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
+            Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
             Route("/v1/models", every),
             *(
                 Route(f"/v2/models/{{name}}{which}{path}", endpoint, methods=methods)
@@ -208,7 +233,7 @@ def make_app(
         middleware=[
             Middleware(Measure, metrics=metrics, most=max_waiting),
             Middleware(Guard, doors=doors),
-            Middleware(direct.Direct, models=models, max_body=max_body),
+            Middleware(direct.Direct, models=models, max_body=max_body, log=log),
         ],
         exception_handlers={RequestError: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
         lifespan=lifespan,

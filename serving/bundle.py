@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.privacy import Rule, rules
 from tasks.core.encoder import Encoder
 from tasks.core.explain import Explanation, explain
 from tasks.core.runtime import Network
@@ -37,6 +38,8 @@ class Bundle:
     predictions: list[Any]
     background: dict[str, NDArray[Any]]
     card: str
+    folder: Path
+    privacy: dict[str, Rule]
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """The answer to each row of raw values; a missing one is absent or None. Not thread safe."""
@@ -83,6 +86,8 @@ def load_bundle(folder: Path) -> Bundle:
             predictions=golden["predictions"],
             background=_read_background(folder / "background.json", encoder, golden["instances"][:1]),
             card=(folder / "model_card.md").read_text(encoding="utf-8"),
+            folder=folder.absolute(),
+            privacy=rules(encoder, manifest.get("privacy", {})),  # which older releases do not have
         )
         if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
             raise BundleError(f"{folder} has {len(bundle.golden)} golden rows and {len(bundle.predictions)} answers to them")

@@ -195,10 +195,13 @@ class Doors:
         """Whether anyone is asked for anything."""
         return self.keys is not None or self.provider is not None
 
-    def check(self, path: str, headers: dict[bytes, bytes]) -> None:
-        """RequestError 401 without a good key or token, 403 without the scope, 429 above its rate."""
+    def check(self, path: str, headers: dict[bytes, bytes]) -> str | None:
+        """The name of the key that lets the request through, if it needs one.
+
+        RequestError 401 without a good key or token, 403 without the scope, 429 above its rate.
+        """
         if not self.locked or path in OPEN:
-            return
+            return None
         secret = headers.get(b"x-api-key", b"").decode("latin-1")
         kind, _, bearer = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if not secret and kind.lower() == "bearer":
@@ -220,6 +223,7 @@ class Doors:
             bucket = self.buckets.setdefault(key.sha256, Bucket(key.per_second))
             if wait := bucket.wait():
                 raise RequestError(429, f"more than {key.per_second:g} requests a second", retry_after=math.ceil(wait))
+        return key.name
 
 
 def scope_of(path: str) -> Scope:

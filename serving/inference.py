@@ -168,7 +168,8 @@ def answers(target: Target, scores: NDArray[Any]) -> list[Tensor]:
     if target.task == "multiclass":
         found.append(Tensor("label", TEXT, np.array([as_text(target.classes[i]) for i in told.argmax(axis=1)], object)))
     if target.decision is not None:
-        found.append(Tensor("decision", TEXT, np.array([as_text(one) for one in target.decide(scores)], object)))
+        words = {label: as_text(label) for label in target.classes}
+        found.append(Tensor("decision", TEXT, np.array([words[one] for one in target.decide(scores)], object)))
     return found
 
 

@@ -11,7 +11,7 @@ from serving.metrics import Metrics
 from serving.replies import refuse
 from serving.request import RequestError
 
-VERBS = (":predict", ":explain", ":refresh", "/infer")
+VERBS = (":predict", ":explain", ":refresh", ":feedback", "/infer")
 PLAIN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/models", "/v2", *OPEN})
 
 
@@ -58,9 +58,9 @@ class Guard:
             try:
                 asked = (scope["path"], dict(scope["headers"]))
                 if self.doors.provider:  # whose keys may have to be fetched
-                    await asyncio.to_thread(self.doors.check, *asked)
+                    scope["key"] = await asyncio.to_thread(self.doors.check, *asked)
                 else:
-                    self.doors.check(*asked)
+                    scope["key"] = self.doors.check(*asked)
             except RequestError as error:
                 await refuse(Request(scope), error)(scope, receive, send)
                 return

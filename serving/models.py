@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,10 +120,13 @@ class Model:
             return self.canary.served
         return self.current
 
-    def score(self, chosen: Served, rows: list[dict[str, Any]]) -> tuple[Served, NDArray[np.float32]]:
+    def score(
+        self, chosen: Served, rows: list[dict[str, Any]], shadowed: Callable[[Served, NDArray[np.float32]], None] | None = None
+    ) -> tuple[Served, NDArray[np.float32]]:
         """The rows' scores, and who made them: `chosen`, or a canary in its place, which is drawn by its share.
 
         A canary that cannot answer is no reason for a request to fail: production does. RequestError 500 when that cannot.
+        `shadowed` is told later what the shadow scored, if the request was one of its share.
         """
         canary = self.canary
         if canary and chosen is self.production and canary.drawn():
@@ -135,8 +138,21 @@ class Model:
         except UnsoundError as error:
             raise RequestError(500, f"{error}; nothing was answered") from error
         if self.shadow and self.shadow.drawn():
-            asyncio.get_running_loop().call_soon(self._tried, "shadow", self.shadow, rows)  # once the answer is on its way
+            asyncio.get_running_loop().call_soon(self._shadow, self.shadow, rows, shadowed)  # once the answer is on its way
         return chosen, scores
+
+    def channel_of(self, served: Served) -> str:
+        """The channel that the release is in; "" for one that has just left it."""
+        if served is self.production:
+            return "production"
+        return next((channel for channel, one in self.channels().items() if one is served), "")
+
+    def _shadow(
+        self, trial: Trial, rows: list[dict[str, Any]], shadowed: Callable[[Served, NDArray[np.float32]], None] | None
+    ) -> None:
+        scores = self._tried("shadow", trial, rows)
+        if scores is not None and shadowed is not None:
+            shadowed(trial.served, scores)
 
     def _tried(self, channel: str, trial: Trial, rows: list[dict[str, Any]]) -> NDArray[np.float32] | None:
         """The trial's scores, compared with production's on the same rows; None when it has none."""

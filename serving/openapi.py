@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from serving.batch_service import GIVEN
 from serving.bundle import Bundle
+from serving.feedback import LONGEST_ID, MOST_TRUTHS
 from tasks.core.calendar import format_time
 from tasks.core.images import FORMATS
 from tasks.core.target import Target, as_text
@@ -69,11 +71,23 @@ def _paths(bundle: Bundle, prefix: str) -> dict[str, Any]:
 
     def verb(name: str, summary: str, schema: str, told: str) -> dict[str, Any]:
         responses = {"200": {"description": told, "content": {"application/json": {"schema": _of(prefix, schema)}}}, **answered}
-        return {"post": {"operationId": prefix + name, "summary": summary, "requestBody": body, "responses": responses}}
+        return {"post": {"operationId": prefix + name, "summary": summary, "requestBody": dict(body), "responses": responses}}
 
     meaning = bundle.encoder.target.meaning
     return {
-        f"{path}:predict": verb("predict", "Score rows", "Response", f"{meaning}, for each row in their order"),
+        f"{path}:predict": _with_batches(verb("predict", "Score rows", "Response", f"{meaning}, for each row in their order")),
+        f"{path}:feedback": {
+            "post": {
+                "operationId": f"{prefix}feedback",
+                "summary": "Tell what became true of rows that were answered, by their ids",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _of(prefix, "Feedback")}}},
+                "responses": {
+                    "200": {"description": "how many truths will be written"},
+                    "404": {"description": "the service keeps no prediction log", **problem},
+                    **answered,
+                },
+            }
+        },
         f"{path}:explain": verb(
             "explain",
             "Say what each column adds to the answer",
@@ -105,6 +119,16 @@ def _paths(bundle: Bundle, prefix: str) -> dict[str, Any]:
     }
 
 
+def _with_batches(path: dict[str, Any]) -> dict[str, Any]:
+    """The path takes and gives files of Arrow and Parquet too."""
+    files = {media: {"schema": {"type": "string", "format": "binary"}} for media in GIVEN.values()}
+    path["post"]["requestBody"]["content"] = {**path["post"]["requestBody"]["content"], **files}
+    path["post"]["responses"]["200"]["content"] |= files
+    path["post"]["responses"]["406"] = {"description": "a batch is answered as none of the accepted types"}
+    path["post"]["responses"]["408"] = {"description": "the body did not end in time"}
+    return path
+
+
 def _of(prefix: str, name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{prefix}{name}"}
 
@@ -129,6 +153,7 @@ def _schemas(bundle: Bundle, prefix: str) -> dict[str, Any]:
         columns[image.name] = {"type": "string", "format": "byte", "description": said}
     return {
         "Row": {"type": "object", "properties": columns, "required": bundle.encoder.required, "additionalProperties": False},
+        "Feedback": _feedback(bundle.encoder.target),
         "Request": {
             "type": "object",
             "properties": {
@@ -177,6 +202,26 @@ def _response(target: Target) -> dict[str, Any]:
         labels = {"enum": list(target.classes), "description": f"the class to act on: {said}"}
         properties["decisions"] = {"type": "array", "items": labels}
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _feedback(target: Target) -> dict[str, Any]:
+    """The schema of truths by the ids of rows."""
+    truth: dict[str, Any] = {"type": "number"}
+    if target.classes:
+        truth = {"enum": list(target.classes)}
+    properties = {
+        "id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LONGEST_ID,
+            "description": "x-request-id; of several rows ID-0, ID-1",
+        },
+        "truth": truth,
+        "time": {"type": "string", "format": "date-time", "description": "when it became true"},
+    }
+    entry = {"type": "object", "properties": properties, "required": ["id", "truth"], "additionalProperties": False}
+    listed = {"type": "array", "minItems": 1, "maxItems": MOST_TRUTHS, "items": entry}
+    return {"type": "object", "properties": {"feedback": listed}, "required": ["feedback"], "additionalProperties": False}
 
 
 def _explanation(bundle: Bundle) -> dict[str, Any]:

@@ -60,7 +60,11 @@ def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:
     if all(fits(row, encoder) for row in rows):
         return
     every = (fault for i, row in enumerate(rows) if not fits(row, encoder) for fault in find_faults(row, encoder, f"{where}[{i}]"))
-    faults = list(islice(every, MOST_FAULTS + 1))  # a body full of them must not cost more than one that is right
+    refuse_faults(list(islice(every, MOST_FAULTS + 1)))  # a body full of them must not cost more than one that is right
+
+
+def refuse_faults(faults: list[tuple[str, str]]) -> None:
+    """RequestError 422 with the faults by field, if there are any; of more than MOST_FAULTS the first."""
     if faults:
         field, sentence = faults[0]
         some = f"at least {MOST_FAULTS}" if len(faults) > MOST_FAULTS else len(faults) - 1

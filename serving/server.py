@@ -12,8 +12,10 @@ import uvicorn
 
 from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
+from serving.cache import cache_name
 from serving.doors import DoorError, Doors, KeyRing, Provider
 from serving.follow import Follower
+from serving.log import PredictionLog
 from serving.metrics import Metrics
 from serving.models import Model, Models, Served
 from serving.protocol import PatientProtocol
@@ -37,6 +39,18 @@ def open_doors(args: argparse.Namespace) -> Doors:
         raise StartError(str(error)) from error
 
 
+def open_log(args: argparse.Namespace, metrics: Metrics) -> PredictionLog | None:
+    """The prediction log, if one is to be kept; StartError for a place that cannot be one."""
+    if args.log is None:
+        return None
+    try:
+        return PredictionLog(
+            args.log, registry=metrics.registry, sample=args.log_sample, most_rows=args.log_rows, flush=args.log_flush
+        )
+    except StorageError as error:
+        raise StartError(f"--log: {error}") from error
+
+
 def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, list[Follower]]:
     """What the flags name, ready to answer, and what follows the stores among it; StartError when any of it cannot be served."""
     try:
@@ -56,7 +70,7 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
             models.append(model)
         places = [*args.store, *(str(workspace / STORE) for workspace in args.workspace)]
         for place in places or ([] if args.bundle else [STORE]):
-            cache = args.cache / "".join(letter if letter.isalnum() else "-" for letter in place)
+            cache = args.cache / cache_name(place)
             follower = Follower(Releases(open_storage(place)), metrics, cache, key, not args.follow_only)
             models.append(follower.start())
             followers.append(follower)
@@ -82,6 +96,8 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
         max_waiting=args.max_waiting,
         followers=followers,
         poll_seconds=args.poll,
+        max_batch_body=args.max_batch_body,
+        log=open_log(args, metrics),
     )
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(

@@ -66,7 +66,12 @@ def export(
     encoder = replace(load_encoder(features), target=Target.from_json(chosen["target"]))
     golden = golden_rows(features, encoder, export.golden_rows)
     quality = json.loads(evaluation.read_text())
-    facts = {"name": name, "target": encoder.target.to_json(), "chosen": chosen["chosen"]}
+    facts = {
+        "name": name,
+        "target": encoder.target.to_json(),
+        "chosen": chosen["chosen"],
+        "privacy": protection.of_columns(privacy, encoder.names),
+    }
 
     with stage.replacing(release) as folder:
         folder.mkdir(parents=True)

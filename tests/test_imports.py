@@ -111,6 +111,8 @@ def test_import_rules_find_a_breach(tmp_path: Path) -> None:
     [
         ("flows.train", {"tensorflow", "keras", "dvc", "pandas", "pyarrow"}),
         ("serving.app", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn"}),
+        ("serving.server", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "arro3", "sklearn", "boto3", "PIL"}),
+        ("serving.batch_child", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn", "starlette", "boto3"}),
         ("serving.__main__", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn", "boto3", "pydantic"}),
         ("flows.rollout", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn", "boto3", "model_signing"}),
         ("tasks.ingest", {"tensorflow", "keras", "prefect", "dvc"}),

@@ -117,6 +117,9 @@ def test_nothing_personal_is_found_after_a_run(tmp_path: Path, environment: dict
         "| birthday | coarsened to its month |",
     ):
         assert line in card
+    # The service is told what it must not write as it comes.
+    manifest = json.loads((workspace.path / "models/release/manifest.json").read_text())
+    assert manifest["privacy"] == {"customer_name": "pseudonym", "birthday": "month"}
     # The search itself finds what it is asked for.
     assert leaks(["churned"], workspace.path) != ""
 

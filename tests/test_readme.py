@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.params import with_values
@@ -39,6 +41,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def write_rows(path: Path, releases: Path) -> None:
+    """A release's golden rows as a user's file."""
+    golden = json.loads(next(releases.glob("*/golden.json")).read_text())["instances"]
+    names = sorted({name for row in golden for name in row})
+    pq.write_table(pa.table({name: [row.get(name) for row in golden] for name in names}), path)
+
+
 def write_customers(path: Path) -> None:
     """A user's table: who left, from what was known of them."""
     draw = np.random.default_rng(0)
@@ -68,6 +77,11 @@ def test_readme_has_the_commands_that_are_tested() -> None:
         "python -m flows.rollout history",
         "python -m serving",
         "curl -s http://127.0.0.1:8080/v1/models/flights:predict",
+        "curl -s http://127.0.0.1:8080/v1/models/flights:predict --data-binary @rows.parquet -o answers.parquet \\\n"
+        "  -H 'content-type: application/vnd.apache.parquet'",
+        "python -m serving.batch rows.parquet answers.parquet",
+        "python -m serving --log predictions",
+        "curl -s http://127.0.0.1:8080/v1/models/flights:feedback",
         "python -m serving.keys add shop --scope predict --days 90 --per-second 100",
         "python -m serving --host 0.0.0.0 --keys keys.json",
         "python -m serving --host 0.0.0.0 --jwks https://id.example.com/jwks.json --audience flights --issuer https://id.example.com",
@@ -84,7 +98,8 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
         return done.stdout
 
     train, _, again, changed, offline, repro, new, learn, doctor, schema, *rest = commands()
-    listing, rollback, history, serve, curl, add_key, serve_keys, serve_tokens = rest
+    listing, rollback, history, serve, curl, send_file, score_file, keep_log, feedback, *doors = rest
+    add_key, serve_keys, serve_tokens = doors
     assert set(states(shell(train)).values()) == {"Completed"}
     assert set(states(shell(again)).values()) == {"Cached"}
     assert "train.epochs 2 -> 3" in shell(changed)
@@ -103,17 +118,28 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
 
     def ask(start: str, *flags: str) -> dict[str, Any]:
         """What the README's curl gets of the service, started so, on this machine alone."""
+        answer: dict[str, Any] = json.loads(answered(start, curl, *flags))
+        return answer
+
+    def answered(start: str, command: str, *flags: str) -> str:
+        """What the command prints while the service is up."""
         number = str(port())
         run = f". .venv/bin/activate && exec {start.replace('0.0.0.0', '127.0.0.1')} --port {number}"
         with subprocess.Popen(run, shell=True, cwd=clone, env=fresh) as service:
             try:
                 shell(f"curl -s --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:{number}/healthz")
-                answer: dict[str, Any] = json.loads(shell(" ".join([curl.replace("8080", number), *flags])))
-                return answer
+                return shell(" ".join([command.replace("8080", number), *flags]))
             finally:
                 service.terminate()
 
     assert 0 < ask(serve)["predictions"][0] < 1
+    write_rows(clone / "rows.parquet", clone / "releases")
+    answered(serve, send_file)
+    by_service = pq.read_table(clone / "answers.parquet").to_pydict()
+    assert "rows scored, answers.parquet" in shell(score_file)
+    assert pq.read_table(clone / "answers.parquet").to_pydict() == by_service
+    assert json.loads(answered(keep_log, feedback)) == {"accepted": 1}
+    assert len(list((clone / "predictions/flights/feedback").rglob("*.parquet"))) == 1
     key = shell(add_key).strip()
     assert ask(serve_keys)["status"] == 401
     assert 0 < ask(serve_keys, "-H", f"'Authorization: Bearer {key}'")["predictions"][0] < 1
