@@ -191,8 +191,8 @@ def test_request_without_rows_is_a_bad_request() -> None:
 
 
 def test_key_beside_instances_is_a_bad_request() -> None:
-    found = refusal(json.dumps({"instances": [GOOD], "rows": 1, "inputs": 2}).encode())
-    assert (found.status, found.detail) == (400, "unknown keys ['inputs', 'rows'] beside instances")
+    found = refusal(json.dumps({"instances": [GOOD], "rows": 1, "columns": 2}).encode())
+    assert (found.status, found.detail) == (400, "unknown keys ['columns', 'rows'] beside instances or inputs")
 
 
 PIXEL = "R0lGODlhAQABAPAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # a GIF of one red pixel
