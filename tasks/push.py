@@ -28,17 +28,20 @@ def set_remote(workspace: Path, url: str, kms_key: str | None) -> str:
     from dvc.config import ConfigError
     from dvc.repo import Repo
 
-    wanted = {"url": url, **({"sse": "aws:kms", "sse_kms_key_id": kms_key} if kms_key else {})}
+    secured = {"sse": "aws:kms", "sse_kms_key_id": kms_key} if kms_key else {}
     try:
         with contextlib.chdir(workspace), Repo() as repo:
-            remotes = repo.config["remote"]
-            place = url if "://" in url else str(Path(url).absolute())
-            same = [name for name, one in remotes.items() if one.get("url") in (url, place)]
-            name = same[0] if same else NAME
-            kept = same and all(remotes[name].get(key) == value for key, value in wanted.items() if key != "url")
-            if not kept or repo.config["core"].get("remote") != name:
+            written = repo.config.load_one("repo")  # as it stands in git, without defaults and what is this machine's own
+            remotes = written.get("remote", {})
+            place = url if "://" in url else str(Path(url).resolve())
+            name = next((name for name, one in remotes.items() if one.get("url") in (url, place)), NAME)
+            before = remotes.get(name, {})
+            ours = ("url", "sse", "sse_kms_key_id") if name == NAME else ("url",)  # of another one a user may have set the rest
+            others = {key: value for key, value in before.items() if key not in ours}
+            kept = {**others, **secured} == {key: value for key, value in before.items() if key != "url"}
+            if not before or before["url"] not in (url, place) or not kept or written.get("core", {}).get("remote") != name:
                 with repo.config.edit("repo") as config:
-                    config["remote"].setdefault(name, {}).update({**wanted, "url": place if "://" in url else url})
+                    config["remote"][name] = {**others, "url": url, **secured}
                     config["core"]["remote"] = name
     except ConfigError as error:
         raise TidemillError(f"release.remote {url!r}: {error}; expected a URL such as s3://bucket/prefix, or a folder") from error

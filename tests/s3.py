@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import boto3
 
 from tests.conftest import free_port
 
-Fault = Literal["500 before", "500 after", "503 before", "cut"] | None
+Fault = Literal["500 before", "500 after", "503 before", "cut", "deaf"] | None
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
 
@@ -34,10 +34,10 @@ class S3:
     fault: Callable[[str, str], Fault] = field(default=lambda method, path: None)  # of a request, by method and path
     requests: list[tuple[str, str]] = field(default_factory=list)
 
-    def client(self) -> Any:
+    def client(self, endpoint: str | None = None) -> Any:
         keys = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
         found = {key: self.environment[name] for key, name in keys.items()}
-        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **found)
+        return boto3.client("s3", endpoint_url=endpoint or self.endpoint, region_name="us-east-1", **found)
 
 
 @contextmanager
@@ -107,6 +107,12 @@ def _handler(s3: S3, behind: int) -> type[http.server.BaseHTTPRequestHandler]:
             fault = s3.fault(self.command, self.path)
             if fault in ("500 before", "503 before"):
                 self._answer(int(fault[:3]), [], b"<Error><Code>InternalError</Code></Error>")
+                return
+            if fault == "deaf":  # to conditions, as some services are
+                with closing(s3.client(f"http://127.0.0.1:{behind}")) as client:
+                    bucket, _, key = self.path.lstrip("/").partition("/")
+                    tag = client.put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+                self._answer(200, [("ETag", tag)], b"")
                 return
             with one_at_a_time:
                 connection = http.client.HTTPConnection("127.0.0.1", behind, timeout=60)

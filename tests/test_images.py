@@ -68,6 +68,9 @@ evaluate:
    gate: {at_least: {auc: 0.95}, at_most: {}, near_teacher: {}, near_best: 100, max_bytes: 100000, max_microseconds: 5000,
           beats: [constant]}}
 export: {golden_rows: 4}
+release:
+  {store: releases, remote: null, kms_key: null, keep: 3, sign: null, verify: null,
+   canary: {share: 0.1, requests: 100, minutes: 1, errors: 0.01, latency: 1.5, shift: 0.1}}
 """
 
 

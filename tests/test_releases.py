@@ -377,6 +377,16 @@ def test_service_that_fails_is_told_in_a_sentence_without_a_secret(s3: S3, tmp_p
             open_storage(wrong)
 
 
+def test_service_that_does_not_keep_conditions_is_refused(s3: S3, tmp_path: Path) -> None:
+    releases = open_releases(tmp_path, f"s3://mill/{tmp_path.name}")
+    version = releases.put(bundle(tmp_path / "one", "one"))
+    s3.fault = lambda method, path: "deaf" if method == "PUT" else None
+    with pytest.raises(StorageError, match="does not keep conditional writes"):
+        releases.promote(version, None, now=None, by="", why="")
+    assert releases.channel("production") is None
+    assert releases.history() == []
+
+
 def test_key_of_kms_encrypts_what_is_written(s3: S3, tmp_path: Path) -> None:
     place = f"s3://mill/{tmp_path.name}"
     publish(Releases(open_storage(place, "alias/mill")), bundle(tmp_path / "one", "one"))

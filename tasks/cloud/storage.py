@@ -233,6 +233,7 @@ class Bucket:
 
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.place = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.proven = False  # that the service keeps conditions
         self.encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
         config = Config(
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
@@ -254,11 +255,25 @@ class Bucket:
 
     def create(self, key: str, content: bytes | Path) -> str:
         try:
-            return self._put(key, content, IfNoneMatch="*")
+            tag = self._put(key, content, IfNoneMatch="*")
         except Conflict:
-            if tag := self._holds(key, content):  # a first try did it and was not told so, or another wrote the same
-                return tag
+            if found := self._holds(key, content):  # a first try did it and was not told so, or another wrote the same
+                return found
             raise
+        if isinstance(content, bytes):
+            self._prove(key, content)
+        return tag
+
+    def _prove(self, key: str, content: bytes) -> None:
+        """StorageError, once, when the service does not keep conditions: what is there is written again where it must refuse."""
+        for condition in () if self.proven else ({"IfNoneMatch": "*"}, {"IfMatch": f'"{"0" * 32}"'}):
+            with suppress(Conflict):
+                self._put(key, content, **condition)
+                raise StorageError(
+                    f"{self.place}: this S3 service does not keep conditional writes ({next(iter(condition))}): of two rollouts "
+                    "at once both would win; use one that does, or a folder"
+                )
+        self.proven = True
 
     def replace(self, key: str, content: bytes, tag: str) -> str:
         try:
