@@ -2,8 +2,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 UV_VERSION := 0.13.8
 # The images' locks: of Debian's Python there, in the versions of requirements.lock. Named here is what LiteRT asks for and uses in
-# its compilers alone, cffi in its own, and tqdm and uvicorn on Windows.
-UNUSED := backports-strenum colorama flatbuffers ml-dtypes protobuf pycparser tqdm
+# its compilers alone, cffi in its own, tqdm and uvicorn on Windows; and NumPy, which is Debian's.
+UNUSED := backports-strenum colorama flatbuffers ml-dtypes numpy protobuf pycparser tqdm
 LOCK_IMAGE = $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --constraint requirements.lock \
 	$(addprefix --no-emit-package ,$(UNUSED))
 

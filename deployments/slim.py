@@ -33,15 +33,6 @@ UNUSED = (
     "ai_edge_litert/libLiteRt*.so",
     "ai_edge_litert/schema_py_generated.py",
     "ai_edge_litert/*_pb2.py",
-    # NumPy: the wrapper of Fortran, headers of extensions, and what its own tests load.
-    "numpy/f2py",
-    "numpy/_core/include",
-    "numpy/_core/lib",
-    "numpy/_core/*_tests.*.so",
-    "numpy/_core/_simd.*.so",
-    "numpy/_pyinstaller",
-    "numpy/random/_examples",
-    "numpy/random/lib",
     # Pillow: fonts, colour profiles, windows, and the readers of formats that tasks.core.images does not take.
     "PIL/_avif.*.so",
     "PIL/_imagingcms.*.so",
