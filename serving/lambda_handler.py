@@ -6,10 +6,14 @@ without --keys or --jwks, unless --no-auth says that a gateway before it asks fo
 
 import os
 import shlex
+import sys
 
 from serving.__main__ import parse
 from serving.gateway import Function
-from serving.server import open_app
+from serving.server import StartError, open_app
 
-app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]))
+try:
+    app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]))
+except StartError as error:
+    sys.exit(f"error: {error}")
 handler = Function(app)
