@@ -10,6 +10,35 @@ HEAD_SECONDS = 10.0  # from the connection, or the head's first byte, to its las
 HEAD_BYTES = 65_536  # of the path and all headers
 
 
+class JoinedWrites:
+    """A transport that writes once in each turn of the event loop.
+
+    An answer's head then leaves together with its body: of a service that is killed, a proxy gets both or neither, and may ask
+    another one as long as it has neither.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport, self.loop = transport, loop
+        self.waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self.waiting:
+            self.loop.call_soon(self._flush)
+        self.waiting.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def _flush(self) -> None:
+        if self.waiting:
+            self.transport.write(b"".join(self.waiting))
+            self.waiting.clear()
+
+
 class PatientProtocol(HttpToolsProtocol):
     """A connection that is closed, with 408 or 431, when a head does not end in time or is too large."""
 
@@ -18,7 +47,7 @@ class PatientProtocol(HttpToolsProtocol):
     refused = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]  # all of a transport, by __getattr__
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
