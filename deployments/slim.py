@@ -2,7 +2,7 @@
 
 SOURCE is the repository; ROOT/opt/tidemill holds the packages of serving/requirements.lock. Afterwards it also holds serving/ and
 the modules of tasks/ that it imports, and no longer what no request can reach: tests, headers, compilers and accelerators of other
-machines, the clients of other services. Bytecode of what the service loads stands beside it and, of Python's own modules, in ROOT/usr.
+machines, the clients of other services. Bytecode of what the service loads stands beside it, that of Python's modules in ROOT/usr.
 """
 
 import ast

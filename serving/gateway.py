@@ -1,6 +1,7 @@
 """An ASGI application as a function: API Gateway's HTTP APIs and function URLs (payload format 2.0) in, the same out, no socket.
 
-Mangum would do, but that it starts and ends the application with each invocation (its issue 342), and with it what follows the store.
+Mangum would do, but that it starts and ends the application with each invocation (its issue 342), and what follows the store with
+it.
 """
 
 import asyncio
@@ -39,13 +40,14 @@ class Function:
 def to_request(event: dict[str, Any]) -> httpx.Request:
     """The request that the event tells of; the name of a stage before the path is taken off."""
     if event.get("version") != "2.0" or "http" not in event.get("requestContext", {}):
-        raise ValueError(f"an event of version {event.get('version')!r}; expected payload format 2.0 of an HTTP API or a function URL")
+        raise ValueError(f"an event of version {event.get('version')!r}; expected payload format 2.0")
     told, path = event["requestContext"], event["rawPath"]
     stage = "/" + told.get("stage", "$default")
     if path == stage or path.startswith(stage + "/"):
         path = path[len(stage) :] or "/"
+    body = (event.get("body") or "").encode()
     try:
-        body = base64.b64decode(event.get("body") or "", validate=True) if event.get("isBase64Encoded") else (event.get("body") or "").encode()
+        body = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body
     except binascii.Error as error:
         raise ValueError(f"the event's body is not base64: {error}") from error
     headers = [(name, value) for name, value in event.get("headers", {}).items() if name.lower() not in HOP]

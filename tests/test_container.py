@@ -1,4 +1,4 @@
-"""The image of deployments/Dockerfile, built and run by Debian's own Docker: small, hardened, and as right as the service outside."""
+"""The image of deployments/Dockerfile, built and run by Debian's Docker: small, hardened, and as right as the service outside."""
 
 import base64
 import io
@@ -26,10 +26,11 @@ from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model
 from tests.serving.test_server import PATH, ROW, ask, bundle  # noqa: F401  the fixture
 
 pytestmark = pytest.mark.slow
+HARDENED = "--read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --memory 512m".split()
 MOST_BYTES = 150_000_000  # of the layers above the base
 BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidemill-tests/trixie.tar"
 # What a machine needs to reach its package registries, which a base image of a company would hold too.
-REACH = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf", *map(str, Path("/etc/apt/apt.conf.d").glob("99*")))
+REACH = ("/etc/pip.conf", "/usr/local/share/ca-certificates/*.crt", "/etc/apt/apt.conf.d/99*")
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt", "var/log")
 
 
@@ -42,10 +43,9 @@ def make_base() -> None:
         for name in UNUSED:
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir()
-        for name in REACH:
-            if Path(name).exists():
-                (root / name[1:]).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(name, root / name[1:])
+        for path in (path for pattern in REACH for path in Path("/").glob(pattern[1:])):
+            (root / path.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / path.relative_to("/"))
         partial = BASE.with_suffix(".partial")
         subprocess.run(["tar", "-C", str(root), "-cf", str(partial), "."], check=True)
         partial.replace(BASE)
@@ -69,9 +69,8 @@ class Docker:
     @contextmanager
     def run(self, *words: str) -> Iterator[tuple[str, int]]:
         """The container's id and the port that the service in it answers on; words are options, the image, and more flags."""
-        hardened = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "512m"]
         port = free_port()
-        name = self.do("run", "--detach", "--network", "host", *hardened, *words, "--host", "127.0.0.1", "--port", str(port))
+        name = self.do("run", "--detach", "--network", "host", *HARDENED, *words, "--host", "127.0.0.1", "--port", str(port))
         try:
             deadline = time.monotonic() + 60
             while ask(port, "GET", "/readyz")[0] != 200:
@@ -90,9 +89,9 @@ def docker() -> Iterator[Docker]:
     with tempfile.TemporaryDirectory(prefix="docker", ignore_cleanup_errors=True) as folder:
         home, log = Path(folder), Path(folder) / "log"
         engine = Docker(home / "socket")
-        words = ["--data-root", home / "data", "--exec-root", home / "exec", "-H", f"unix://{engine.socket}", "--pidfile", home / "pid"]
-        flags = ["--bridge=none", "--iptables=false", "--storage-driver=overlay2"]
-        with log.open("wb") as said, subprocess.Popen(["dockerd", *map(str, words), *flags], stdout=said, stderr=said) as daemon:
+        places = f"--data-root {home}/data --exec-root {home}/exec --pidfile {home}/pid -H unix://{engine.socket}"
+        flags = "--bridge=none --iptables=false --storage-driver=overlay2"
+        with log.open("wb") as said, subprocess.Popen(f"dockerd {places} {flags}".split(), stdout=said, stderr=said) as daemon:
             try:
                 deadline = time.monotonic() + 60
                 while engine("info").returncode:
@@ -110,8 +109,8 @@ def docker() -> Iterator[Docker]:
 def image(docker: Docker) -> str:
     """The service's image, built as the README says but for the base, the network and this machine's package index."""
     indexes = [word for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if name in os.environ for word in ("--build-arg", name)]
-    words = ["--network", "host", "--build-arg", "BASE=trixie-base", *indexes, "-f", "deployments/Dockerfile", "-t", "tidemill-serving"]
-    docker.do("build", *words, str(ROOT))
+    words = "build --network host --build-arg BASE=trixie-base -f deployments/Dockerfile -t tidemill-serving".split()
+    docker.do(*words, *indexes, str(ROOT))
     return "tidemill-serving"
 
 
@@ -148,7 +147,8 @@ def test_service_in_the_container_answers_golden_rows_without_root_or_a_disk_to_
         status, headers, body = ask(port, "POST", PATH, json.dumps({"instances": GOLDEN}).encode())
         assert (status, headers["x-model-version"]) == (200, "1")
         assert json.loads(body)["predictions"] == pytest.approx(WANTED, abs=1e-6)
-        for path in ("/", "/docs", "/docs/static/swagger-ui.css", "/docs/static/swagger-ui-bundle.js", "/metrics", "/v2", "/openapi.json"):
+        scripts = ("/docs/static/swagger-ui.css", "/docs/static/swagger-ui-bundle.js")
+        for path in ("/", "/docs", *scripts, "/metrics", "/v2", "/openapi.json"):
             assert ask(port, "GET", path)[0] == 200, path
         assert ask(port, "POST", PATH.replace("predict", "explain"), ROW)[0] == 200
         assert docker.do("exec", name, "id", "-u") == "10001"
@@ -256,3 +256,11 @@ def test_compose_file_is_whole_and_hardened() -> None:
     assert sorted(services) == ["grafana", "nginx", "prometheus", "serving-1", "serving-2"]
     assert services["serving-1"] == services["serving-2"]
     assert not services["serving-1"].get("ports")
+
+
+def test_template_of_the_function_keeps_the_rules_of_cloudformation(tmp_path: Path) -> None:
+    text = (ROOT / "deployments/aws/template.yaml").read_text()
+    for content, code in ((text, 0), (text.replace("MemorySize: !Ref Memory", "MemorySize: !Ref Memori"), 2)):
+        (tmp_path / "template.yaml").write_text(content)
+        done = subprocess.run(["cfn-lint", "template.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stdout

@@ -1,4 +1,4 @@
-"""What stands around the services in deployments/: a real nginx before two of them, a real Prometheus, each query of the dashboard."""
+"""What stands around the services in deployments/: a real nginx, a real Prometheus, each query of the dashboard."""
 
 import json
 import re
@@ -61,8 +61,9 @@ def configure(folder: Path, listens: int, *services: int) -> Path:
 def nginx(folder: Path, *services: int) -> Iterator[int]:
     port = free_port()
     file = configure(folder, port, *services)
-    with process("nginx", "-c", str(file), "-e", str(folder / "start.log"), "-g", "user root; daemon off;", log=folder / "start.log"):
-        wait_for(port, "/nginx/healthz", folder / "start.log")
+    log = folder / "start.log"
+    with process("nginx", "-c", str(file), "-e", str(log), "-g", "user root; daemon off;", log=log):
+        wait_for(port, "/nginx/healthz", log)
         yield port
 
 

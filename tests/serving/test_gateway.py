@@ -86,7 +86,9 @@ def function(flags: str, log: Path) -> Iterator[Lambda]:
     service.server.server_close()
 
 
-def event(method: str, path: str, body: bytes = b"", *, binary: bool = False, stage: str = "$default", **headers: str) -> dict[str, Any]:
+def event(
+    method: str, path: str, body: bytes = b"", *, binary: bool = False, stage: str = "$default", **headers: str
+) -> dict[str, Any]:
     """As an HTTP API sends it (payload 2.0)."""
     return {
         "version": "2.0",
