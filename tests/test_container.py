@@ -23,10 +23,11 @@ from PIL import Image
 from tasks.core.encoder import ImageColumn
 from tests.conftest import ROOT, free_port
 from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model, record  # noqa: F401  the fixture
+from tests.serving.test_gateway import Lambda, event
 from tests.serving.test_server import PATH, ROW, ask, bundle  # noqa: F401  the fixture
 
 pytestmark = pytest.mark.slow
-HARDENED = "--read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --memory 512m".split()
+HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "512m"]
 MOST_BYTES = 150_000_000  # of the layers above the base
 BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidemill-tests/trixie.tar"
 # What a machine needs to reach its package registries, which a base image of a company would hold too.
@@ -105,13 +106,37 @@ def docker() -> Iterator[Docker]:
                 daemon.wait(60)
 
 
+def indexes() -> list[str]:
+    """The flags that hand this machine's package index to a build."""
+    return [word for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if name in os.environ for word in ("--build-arg", name)]
+
+
 @pytest.fixture(scope="module")
 def image(docker: Docker) -> str:
     """The service's image, built as the README says but for the base, the network and this machine's package index."""
-    indexes = [word for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if name in os.environ for word in ("--build-arg", name)]
-    words = "build --network host --build-arg BASE=trixie-base -f deployments/Dockerfile -t tidemill-serving".split()
-    docker.do(*words, *indexes, str(ROOT))
+    words = [
+        "build",
+        "--network",
+        "host",
+        "--build-arg",
+        "BASE=trixie-base",
+        "-f",
+        "deployments/Dockerfile",
+        "-t",
+        "tidemill-serving",
+    ]
+    docker.do(*words, *indexes(), str(ROOT))
     return "tidemill-serving"
+
+
+@pytest.fixture(scope="module")
+def mounted(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """The bundle where the container's user may read it: pytest's folders are for their owner alone."""
+    folder = tmp_path_factory.mktemp("mounted") / "bundle"
+    folder.mkdir()
+    for path in bundle.iterdir():
+        shutil.copy(path, folder)
+    return folder
 
 
 def above_base(docker: Docker, image: str, base: str) -> int:
@@ -141,9 +166,9 @@ def test_layers_above_the_base_are_few_bytes_and_tell_nothing(docker: Docker, im
 def test_service_in_the_container_answers_golden_rows_without_root_or_a_disk_to_write_to(
     docker: Docker,
     image: str,
-    bundle: Path,  # noqa: F811
+    mounted: Path,
 ) -> None:
-    with docker.run("-v", f"{bundle}:/bundle:ro", image, "--bundle", "/bundle") as (name, port):
+    with docker.run("-v", f"{mounted}:/bundle:ro", image, "--bundle", "/bundle") as (name, port):
         status, headers, body = ask(port, "POST", PATH, json.dumps({"instances": GOLDEN}).encode())
         assert (status, headers["x-model-version"]) == (200, "1")
         assert json.loads(body)["predictions"] == pytest.approx(WANTED, abs=1e-6)
@@ -161,8 +186,8 @@ def test_service_in_the_container_answers_golden_rows_without_root_or_a_disk_to_
         assert docker.do("inspect", "--format", "{{.State.ExitCode}}", name) == "0", docker("logs", name)
 
 
-def test_container_refuses_to_be_open_to_all_unless_told_so(docker: Docker, image: str, bundle: Path) -> None:  # noqa: F811
-    words = ["run", "--rm", "--read-only", "--network", "none", "-v", f"{bundle}:/bundle:ro", image]
+def test_container_refuses_to_be_open_to_all_unless_told_so(docker: Docker, image: str, mounted: Path) -> None:
+    words = ["run", "--rm", "--read-only", "--network", "none", "-v", f"{mounted}:/bundle:ro", image]
     done = docker(*words, "--bundle", "/bundle")
     assert done.returncode == 2
     assert "nobody would be asked for a key" in done.stderr
@@ -175,10 +200,10 @@ def test_container_refuses_to_be_open_to_all_unless_told_so(docker: Docker, imag
 def test_probe_says_healthy_of_a_service_that_answers_and_unhealthy_of_one_that_does_not(
     docker: Docker,
     image: str,
-    bundle: Path,  # noqa: F811
+    mounted: Path,
 ) -> None:
     words = ["--read-only", "--network", "none", "--health-interval", "1s", "--health-start-period", "0s", "--health-retries", "2"]
-    name = docker.do("run", "--detach", *words, "-v", f"{bundle}:/bundle:ro", image, "--bundle", "/bundle", "--no-auth")
+    name = docker.do("run", "--detach", *words, "-v", f"{mounted}:/bundle:ro", image, "--bundle", "/bundle", "--no-auth")
     try:
         for signals, wanted in (("CONT", "healthy"), ("STOP", "unhealthy"), ("CONT", "healthy")):
             docker.do("kill", "--signal", signals, name)
@@ -232,11 +257,28 @@ def test_container_reads_images_of_every_format(docker: Docker, image: str, tmp_
         assert json.loads(body)["predictions"] == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
-def test_release_baked_into_an_image_needs_no_mount(docker: Docker, image: str, bundle: Path) -> None:  # noqa: F811
-    docker.do("build", "-f", str(ROOT / "deployments/model.Dockerfile"), "-t", "flights-serving", str(bundle))
+def test_release_baked_into_an_image_needs_no_mount(docker: Docker, image: str, mounted: Path) -> None:
+    docker.do("build", "-f", str(ROOT / "deployments/model.Dockerfile"), "-t", "flights-serving", str(mounted))
     with docker.run("flights-serving") as (_, port):
         status, _, body = ask(port, "POST", PATH, json.dumps({"instances": GOLDEN}).encode())
         assert (status, json.loads(body)["predictions"]) == (200, pytest.approx(WANTED, abs=1e-6))
+
+
+def test_image_of_the_function_answers_under_the_runtime_api(docker: Docker, image: str, mounted: Path) -> None:
+    docker.do("build", "-f", str(ROOT / "deployments/model.Dockerfile"), "-t", "flights-serving", str(mounted))
+    words = ["--network", "host", "--build-arg", "BASE=trixie-base", "--build-arg", "SERVING=flights-serving", *indexes()]
+    docker.do("build", *words, "-f", "deployments/lambda.Dockerfile", "-t", "flights-lambda", str(ROOT))
+    service = Lambda()
+    settings = {"AWS_LAMBDA_RUNTIME_API": service.address, "TIDEMILL_FLAGS": "--bundle /bundle --no-auth"}
+    options = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
+    name = docker.do("run", "--detach", "--network", "host", *HARDENED, "--user", "993:990", *options, "flights-lambda")
+    try:
+        answer = service.invoke(event("POST", PATH, json.dumps({"instances": GOLDEN}).encode()))
+        assert answer["statusCode"] == 200, docker("logs", name)
+        assert json.loads(answer["body"])["predictions"] == pytest.approx(WANTED, abs=1e-6)
+    finally:
+        docker("rm", "--force", name)
+        service.close()
 
 
 def test_compose_file_is_whole_and_hardened() -> None:
@@ -260,7 +302,9 @@ def test_compose_file_is_whole_and_hardened() -> None:
 
 def test_template_of_the_function_keeps_the_rules_of_cloudformation(tmp_path: Path) -> None:
     text = (ROOT / "deployments/aws/template.yaml").read_text()
-    for content, code in ((text, 0), (text.replace("MemorySize: !Ref Memory", "MemorySize: !Ref Memori"), 2)):
-        (tmp_path / "template.yaml").write_text(content)
-        done = subprocess.run(["cfn-lint", "template.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == code, done.stdout
+    (tmp_path / "good.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text.replace("!Ref Memory", "!Ref Memori"))
+    done = subprocess.run(["cfn-lint", "good.yaml", "bad.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "bad.yaml" in done.stdout
+    assert "good.yaml" not in done.stdout

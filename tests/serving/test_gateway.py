@@ -70,6 +70,10 @@ class Lambda:
         assert kind == "response", answer
         return answer
 
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
 
 @contextmanager
 def function(flags: str, log: Path) -> Iterator[Lambda]:
@@ -82,8 +86,7 @@ def function(flags: str, log: Path) -> Iterator[Lambda]:
             yield service
         finally:
             process.kill()
-    service.server.shutdown()
-    service.server.server_close()
+            service.close()
 
 
 def event(
