@@ -3,13 +3,15 @@
 import argparse
 import socket
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from serving.cache import default_cache
 
 
-def main() -> None:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the flags say; ends the process when they cannot be, or would leave the service open to all unasked."""
     parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
     what = parser.add_argument_group("what is served", "each may be given more than once, for several models")
     what.add_argument("--workspace", type=Path, action="append", default=[], help="a workspace, whose releases/ is followed (here)")
@@ -45,7 +47,7 @@ def main() -> None:
     guard.add_argument("--audience", help="whom its tokens must be for; needed with --jwks")
     guard.add_argument("--issuer", help="who must have made them")
     guard.add_argument("--no-auth", action="store_true", help="anyone, even beyond this machine")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if bool(args.tls_cert) != bool(args.tls_key):
         parser.error("--tls-cert and --tls-key go together")
     if args.jwks and not args.audience:
@@ -57,6 +59,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    return args
+
+
+def main() -> None:
+    args = parse(sys.argv[1:])
     if args.listener is not None:
         listener = socket.socket(fileno=args.listener)
     else:

@@ -11,7 +11,10 @@ HEAD_BYTES = 65_536  # of the path and all headers
 
 
 class Together:
-    """A transport that sends an answer's head with what follows it: two writes are two packets, and wake the client twice."""
+    """A transport that sends an answer's head with what follows it: two writes are two packets, and wake the client twice.
+
+    Of a service that is killed, a proxy gets both or neither, and may ask another one as long as it has neither.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport, self.loop, self.head = transport, loop, b""

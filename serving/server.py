@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
@@ -82,9 +83,8 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
     return Models(models), followers
 
 
-def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
-    """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
-    allow_connections()
+def open_app(args: argparse.Namespace) -> tuple[Starlette, Models]:
+    """The application that the flags describe, and what it serves; StartError when it cannot be."""
     metrics = Metrics()
     doors = open_doors(args)
     models, followers = load_models(args, metrics)
@@ -99,6 +99,13 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
         max_batch_body=args.max_batch_body,
         log=open_log(args, metrics),
     )
+    return app, models
+
+
+def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
+    """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
+    allow_connections()
+    app, models = open_app(args)
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(
         app,

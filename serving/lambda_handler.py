@@ -1,0 +1,19 @@
+"""What AWS Lambda calls: `handler`. Loading this starts the service, as Lambda does once for many invocations.
+
+The flags of `python -m serving` stand in TIDEMILL_FLAGS. The function's address is reached from everywhere, so it does not start
+without --keys or --jwks, unless --no-auth says that a gateway before it asks for who may.
+"""
+
+import os
+import shlex
+import sys
+
+from serving.__main__ import parse
+from serving.gateway import Function
+from serving.server import StartError, open_app
+
+try:
+    app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]))
+except StartError as error:
+    sys.exit(f"error: {error}")
+handler = Function(app)
