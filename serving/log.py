@@ -204,8 +204,7 @@ def score(
     its header, or the one `given` otherwise."""
     if log is None:
         return *model.score(served, rows), None
-    told = next((value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID), given or "")
-    name, key = request_id(told), scope.get("key")
+    name, key = name_of(scope, given), scope.get("key")
 
     def shadowed(shadow: Served, scores: NDArray[np.float32]) -> None:
         log.record(shadow.bundle, name, rows, scores, channel="shadow", key=key)
@@ -213,6 +212,11 @@ def score(
     served, scores = model.score(served, rows, shadowed)
     log.record(served.bundle, name, rows, scores, channel=model.channel_of(served), key=key)
     return served, scores, name
+
+
+def name_of(scope: Scope, given: str | None = None) -> str:
+    """The request's id: that of its header, or the one `given` otherwise, or a new one."""
+    return request_id(next((value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID), given or ""))
 
 
 def id_header(name: str | None) -> dict[str, str]:

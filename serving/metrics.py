@@ -6,7 +6,7 @@ of them tells the sum.
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -103,6 +103,7 @@ class Counts:
     def __init__(self, metrics: Metrics, bundle: Bundle) -> None:
         self.target, self.names = bundle.encoder.target, (bundle.name, bundle.version)
         self.seen: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # `num`, `cat` and scores that are to be counted
+        self.sizes: list[int] = []  # of the requests that they are of
         metrics.counts.add(self)
         self.rows = metrics.rows.labels(*self.names)
         flagged = [column.name for column in bundle.encoder.scaled if column.flagged]
@@ -117,23 +118,24 @@ class Counts:
             metrics.spreads.labels(*self.names) if regression else metrics.shares.labels(*self.names, label) for label in labels
         ]
 
-    def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any]) -> None:
-        """Rows were answered: how many, what they lack and how their answers lie will be counted with those that come soon after.
+    def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any], sizes: Iterable[int]) -> None:
+        """Requests of so many rows were answered: how many, what they lack and how their answers lie will be counted with the next.
 
         One row alone costs NumPy and the metrics' files as much as all the rest of its answer.
         """
         if not self.seen:
             asyncio.get_running_loop().call_later(SOON, self.count)
         self.seen.append((encoded["num"], encoded["cat"], scores))
+        self.sizes.extend(sizes)
 
     def count(self) -> None:
         """Nothing that was seen waits to be counted."""
         if not self.seen:
             return
         nums, cats, scores = zip(*self.seen, strict=True)
-        self.seen = []
-        for some in scores:
-            self.rows.observe(len(some))
+        sizes, self.sizes, self.seen = self.sizes, [], []
+        for size in sizes:
+            self.rows.observe(size)
         _add(self.missing, np.concatenate(nums)[:, self.flags].sum(axis=0, dtype=np.int64))
         codes = np.concatenate(cats)[:, : len(self.unknown)]
         _add(self.no_word, (codes == MISSING).sum(axis=0))

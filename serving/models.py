@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,10 +47,11 @@ class Served:
             raise UnsoundError(f"release {self.version} answers what is no number")
         return encoded, scores
 
-    def score(self, rows: list[dict[str, Any]]) -> NDArray[np.float32]:
-        """The network's scores of the rows, counted; UnsoundError when one is no number."""
+    def score(self, rows: list[dict[str, Any]], sizes: Sequence[int] = ()) -> NDArray[np.float32]:
+        """The network's scores of the rows, counted as those of one request, or of several with so many rows each; UnsoundError
+        when one is no number."""
         encoded, scores = self.compute(rows)
-        self.counts.see(encoded, scores)
+        self.counts.see(encoded, scores, sizes or (len(rows),))
         return scores
 
 
@@ -170,7 +171,7 @@ class Model:
             trial.comparison.failed()
             self.metrics.failed.labels(*names).inc()
             return None
-        trial.served.counts.see(encoded, scores)
+        trial.served.counts.see(encoded, scores, (len(rows),))
         return scores
 
 

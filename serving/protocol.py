@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.batching import CROWD
+
 HEAD_SECONDS = 10.0  # from the connection, or the head's first byte, to its last
 HEAD_BYTES = 65_536  # of the path and all headers
 
@@ -62,6 +64,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {CROWD: self.tasks}  # type: ignore[dict-item]  # ours, of a server in the same process
         self.head_bytes = 0
         self._wait()
 
