@@ -242,7 +242,16 @@ tests:
       - {series: 'tidemill_request_seconds_bucket{le="0.1", route="predict"}', values: '0+90x20 1800+0x40'}
       - {series: 'tidemill_request_seconds_bucket{le="1", route="predict"}', values: '0+90x60'}
       - {series: 'tidemill_request_seconds_bucket{le="+Inf", route="predict"}', values: '0+90x60'}
+      - {series: 'tidemill_request_rows_sum{model="flights"}', values: '0+60x2000'}
+      - {series: 'tidemill_unknown_categories_total{model="flights", column="dest"}', values: '0+6x1500 9000+30x500'}
+      - {series: 'tidemill_unknown_categories_total{model="flights", column="rare"}', values: '0+30x2000'}
     alert_rule_test:
+      - {eval_time: 1490m, alertname: UnknownCategories}
+      - eval_time: 1650m
+        alertname: UnknownCategories
+        exp_alerts:
+          - exp_labels: {model: flights, column: dest}
+            exp_annotations: {summary: 40% more of the rows than a day ago have an unknown word in dest of flights}
       - {eval_time: 3m, alertname: ServiceDown}
       - eval_time: 10m
         alertname: ServiceDown
