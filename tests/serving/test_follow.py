@@ -21,7 +21,9 @@ import pytest
 from serving.check import CheckError, check
 from tasks.cloud.storage import open_storage
 from tasks.releases import Channel, Releases
+from tasks.sign import sign
 from tests.conftest import ROOT, free_port
+from tests.core.test_signature import KEY, PUBLIC, new_key
 from tests.serving.stores import ROWS, make_bundle, network, promote, seal
 from tests.serving.test_bundle import sigmoid
 
@@ -214,6 +216,32 @@ def test_bundle_that_kills_its_process_is_refused(bundles: dict[str, Path]) -> N
     with pytest.raises(CheckError, match=r"killed the process that tried it \(signal 9\)"):
         asyncio.run(killed())
     asyncio.run(check(bundles["old"]))
+
+
+def test_release_that_the_key_does_not_vouch_for_is_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
+    store, log, key = tmp_path / "store", tmp_path / "log", tmp_path / "release.pub"
+    key.write_bytes(PUBLIC)
+    releases, tampered = Releases(open_storage(store)), tmp_path / "tampered"
+    releases.put(bundles["old"], sign(bundles["old"], KEY))
+    releases.put(bundles["new"])
+    releases.put(bundles["far"], sign(bundles["far"], new_key()))
+    shutil.copytree(bundles["new"], tampered)
+    (tampered / "model_card.md").write_text("# flights, better")
+    seal(tampered)  # every hash of the manifest is right, and the signature is of what was there before
+    releases.put(tampered, sign(bundles["new"], KEY))
+    promote(store, version(bundles["old"]))
+    with serving(log, "--store", str(store), "--verify", str(key)) as (port, _):
+        for folder, words in ((bundles["new"], "is not signed"), (bundles["far"], "another key"), (tampered, "signed")):
+            promote(store, version(folder))
+            until(lambda folder=folder: f"names {version(folder)}, which is refused" in log.read_text(), log)
+            assert ask(port, "POST", PREDICT, BODY)[:2] == (200, version(bundles["old"]))
+            assert refused(port) == 1
+            why = ask(port, "GET", "/v1/models")[2]["models"][0]["refused"]["production"]["why"]
+            assert words in why
+        releases.put(bundles["new"], sign(bundles["new"], KEY))
+        promote(store, version(bundles["new"]))
+        until(lambda: ask(port, "POST", PREDICT, BODY)[1] == version(bundles["new"]), log)
+        assert refused(port) == 0
 
 
 def test_file_that_changed_in_the_store_is_refused_also_at_the_start(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
