@@ -22,6 +22,10 @@ UNUSED = (
     "**/__pycache__",
     "**/tests",
     "**/*.pyi",
+    "**/*.pyx",
+    "**/*.pxd",
+    "**/*.pxi",
+    "**/*.c",
     "**/*.a",
     "**/*.h",
     "*.dist-info/RECORD",
@@ -130,7 +134,9 @@ def load(target: Path) -> list[Path]:
             importlib.import_module(f"serving.{path.stem}")
     import boto3
     from PIL import Image
+    from uvicorn.loops import auto
 
+    auto.auto_loop_factory()
     boto3.client("s3", region_name="us-east-1")
     Image.init()
     found = [module.__spec__.origin for module in sys.modules.values() if getattr(module, "__spec__", None)]
