@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
@@ -184,6 +186,27 @@ def test_service_in_the_container_answers_golden_rows_without_root_or_a_disk_to_
         docker.do("stop", "--time", "20", name)
         assert time.monotonic() - started < 10
         assert docker.do("inspect", "--format", "{{.State.ExitCode}}", name) == "0", docker("logs", name)
+
+
+def test_container_scores_arrow_and_parquet_and_keeps_a_log(docker: Docker, image: str, mounted: Path) -> None:
+    table = pa.table({name: [row.get(name) for row in GOLDEN] for name in ("distance", "carrier")})
+    stream, file = io.BytesIO(), io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, file)
+    flags = ["--bundle", "/bundle", "--log", "/tmp/log", "--log-flush", "1"]
+    with docker.run("-v", f"{mounted}:/bundle:ro", image, *flags) as (name, port):
+        for body, kind in ((stream, "application/vnd.apache.arrow.stream"), (file, "application/vnd.apache.parquet")):
+            status, _, answer = ask(port, "POST", PATH, body.getvalue(), content_type=kind)
+            assert status == 200, answer
+            held = pa.BufferReader(answer)
+            told = pa.ipc.open_stream(held).read_all() if body is stream else pq.read_table(held)
+            assert told["prediction"].to_pylist() == pytest.approx(WANTED, abs=1e-6)
+        assert ask(port, "POST", PATH, ROW)[0] == 200
+        deadline = time.monotonic() + 20
+        while not docker.do("exec", name, "find", "/tmp/log", "-name", "*.parquet"):
+            assert time.monotonic() < deadline, docker("logs", name)
+            time.sleep(0.2)
 
 
 def test_container_refuses_to_be_open_to_all_unless_told_so(docker: Docker, image: str, mounted: Path) -> None:
