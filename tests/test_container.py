@@ -204,7 +204,7 @@ def test_container_scores_arrow_and_parquet_and_keeps_a_log(docker: Docker, imag
             assert told["prediction"].to_pylist() == pytest.approx(WANTED, abs=1e-6)
         assert ask(port, "POST", PATH, ROW)[0] == 200
         deadline = time.monotonic() + 20
-        while not docker.do("exec", name, "find", "/tmp/log", "-name", "*.parquet"):
+        while not docker.do("exec", name, "find", "/tmp", "-name", "*.parquet"):
             assert time.monotonic() < deadline, docker("logs", name)
             time.sleep(0.2)
 
