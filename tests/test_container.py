@@ -106,6 +106,7 @@ def docker() -> Iterator[Docker]:
             finally:
                 daemon.send_signal(signal.SIGTERM)
                 daemon.wait(60)
+                subprocess.run(["umount", f"{home}/exec/netns/default"], capture_output=True)  # which it leaves
 
 
 def indexes() -> list[str]:
