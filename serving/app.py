@@ -23,6 +23,8 @@ from serving.batch_service import MOST_BODY, BatchService, is_batch
 from serving.doors import Doors
 from serving.feedback import parse_truths
 from serving.follow import Follower
+from serving.history import History
+from serving.live import Live
 from serving.log import PredictionLog, id_header, score
 from serving.metrics import Metrics
 from serving.middleware import Guard, Measure
@@ -32,6 +34,7 @@ from serving.replies import read_body, refuse, refuse_http, reply
 from serving.request import RequestError, check_rows, parse_rows
 
 MOST_EXPLAINED = 16  # rows of a request
+FRESH = {"cache-control": "no-store"}
 
 
 def make_app(
@@ -50,6 +53,8 @@ def make_app(
     refused. `followers` look at their stores every `poll_seconds`; the `log` is written to its end when the application ends."""
     following = {follower.model.name: follower for follower in followers}
     batches = BatchService(max_batch_body)
+    histories = {name: History(follower) for name, follower in following.items()}
+    lately = Live(metrics)
 
     async def predict(request: Request) -> Response:
         model, served = choose(request)
@@ -125,6 +130,14 @@ def make_app(
             raise RequestError(503, "the store has not answered yet; it is asked again", retry_after=5) from error
         return reply(tensorflow_rest.status(model, None))
 
+    async def figures(request: Request) -> Response:
+        return reply(await lately.tell(named(request)), headers=FRESH)
+
+    async def history(request: Request) -> Response:
+        model = named(request)
+        told = await histories[model.name].tell() if model.name in histories else {"followed": False, "error": None, "moves": []}
+        return reply({**tensorflow_rest.summary(model), **told}, headers=FRESH)
+
     async def every(request: Request) -> Response:
         return reply({"models": [tensorflow_rest.summary(model) for model in models.of.values()]})
 
@@ -183,7 +196,8 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(follower.follow(poll_seconds)) for follower in followers]
+        lately.start()
+        tasks = [asyncio.create_task(lately.follow()), *(asyncio.create_task(one.follow(poll_seconds)) for one in followers)]
         yield
         for task in tasks:
             task.cancel()
@@ -208,6 +222,8 @@ def make_app(
             ),
             Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
             Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
+            Route("/v1/models/{name}/live", figures),
+            Route("/v1/models/{name}/history", history),
             Route("/v1/models", every),
             *(
                 Route(f"/v2/models/{{name}}{which}{path}", endpoint, methods=methods)

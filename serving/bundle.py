@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from serving.privacy import Rule, rules
 from tasks.core.encoder import Encoder
+from tasks.core.expected import Expected
 from tasks.core.explain import Explanation, explain
 from tasks.core.runtime import Network
 from tasks.core.target import Label
 
 USED = ("model.tflite", "encoder.json", "golden.json", "background.json", "model_card.md")
+EXPECTED = "expected.json"
 EXPLAIN_SEED = 0  # the same row is explained in the same way each time
 GOLDEN_TOLERANCE = 1e-3  # kernels of other processors round differently; a wrong model differs by more
 
@@ -40,6 +42,7 @@ class Bundle:
     card: str
     folder: Path
     privacy: dict[str, Rule]
+    expected: Expected | None  # older ones have none
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """The answer to each row of raw values; a missing one is absent or None. Not thread safe."""
@@ -88,6 +91,7 @@ def load_bundle(folder: Path) -> Bundle:
             card=(folder / "model_card.md").read_text(encoding="utf-8"),
             folder=folder.absolute(),
             privacy=rules(encoder, manifest.get("privacy", {})),  # which older releases do not have
+            expected=Expected.from_json(_read(folder / EXPECTED), encoder) if EXPECTED in manifest["files"] else None,
         )
         if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
             raise BundleError(f"{folder} has {len(bundle.golden)} golden rows and {len(bundle.predictions)} answers to them")

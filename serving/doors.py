@@ -230,4 +230,4 @@ def scope_of(path: str) -> Scope:
     """What the path is guarded by."""
     if path.endswith(":refresh"):
         return "admin"
-    return "metrics" if path == "/metrics" else "predict"
+    return "metrics" if path == "/metrics" or path.endswith(("/live", "/history")) else "predict"

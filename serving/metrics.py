@@ -16,14 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.bundle import Bundle
-from tasks.core.encoder import MISSING, OTHER
-from tasks.core.target import as_text
+from tasks.core.expected import SHARES, SPREADS, count_lacking, counted_columns, labels_of, measure
 
 # Seconds: from a tenth of what one row takes to what a client waits for at most.
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-SHARES = tuple(i / 10 for i in range(1, 10))
-SPREADS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # of a regression's answers, around its training mean
 SOON = 0.05  # seconds
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -88,34 +85,40 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format; of other processes up to SOON ago."""
+        self.settle()
+        return generate_latest(self.everyone())
+
+    def settle(self) -> None:
+        """Of this process nothing that was seen waits to be counted."""
         for counts in self.counts:
             counts.count()
+
+    def everyone(self) -> CollectorRegistry:
+        """What all processes of the service counted."""
         if not self.shared:
-            return generate_latest(self.registry)
+            return self.registry
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
-        return generate_latest(everyone)
+        return everyone
 
 
 class Counts:
     """What is counted of one bundle's rows and answers."""
 
     def __init__(self, metrics: Metrics, bundle: Bundle) -> None:
-        self.target, self.names = bundle.encoder.target, (bundle.name, bundle.version)
+        self.encoder, self.names = bundle.encoder, (bundle.name, bundle.version)
         self.seen: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # `num`, `cat` and scores that are to be counted
         self.sizes: list[int] = []  # of the requests that they are of
         metrics.counts.add(self)
         self.rows = metrics.rows.labels(*self.names)
-        flagged = [column.name for column in bundle.encoder.scaled if column.flagged]
-        words = [column.name for column in bundle.encoder.categories]
-        self.flags = slice(len(bundle.encoder.scaled), len(bundle.encoder.scaled) + len(flagged))
+        flagged, words = counted_columns(bundle.encoder)
         self.missing = [metrics.missing.labels(*self.names, name) for name in flagged]
         self.no_word = [metrics.missing.labels(*self.names, name) for name in words]
         self.unknown = [metrics.unknown.labels(*self.names, name) for name in words]
-        labels = [as_text(label) for label in self.target.classes] if self.target.task == "multiclass" else [""]
-        regression = self.target.task == "regression"
+        regression = bundle.encoder.target.task == "regression"
         self.answers = [
-            metrics.spreads.labels(*self.names) if regression else metrics.shares.labels(*self.names, label) for label in labels
+            metrics.spreads.labels(*self.names) if regression else metrics.shares.labels(*self.names, label)
+            for label in labels_of(bundle.encoder.target)
         ]
 
     def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any], sizes: Iterable[int]) -> None:
@@ -136,14 +139,10 @@ class Counts:
         sizes, self.sizes, self.seen = self.sizes, [], []
         for size in sizes:
             self.rows.observe(size)
-        _add(self.missing, np.concatenate(nums)[:, self.flags].sum(axis=0, dtype=np.int64))
-        codes = np.concatenate(cats)[:, : len(self.unknown)]
-        _add(self.no_word, (codes == MISSING).sum(axis=0))
-        _add(self.unknown, (codes == OTHER).sum(axis=0))
-        told = self.target.decode(np.concatenate(scores))
-        if self.target.task == "regression":
-            told = (told - self.target.center) / self.target.scale
-        for histogram, answers in zip(self.answers, np.atleast_2d(told.T), strict=True):
+        lacking = count_lacking(self.encoder, np.concatenate(nums), np.concatenate(cats))
+        for counters, counted in zip((self.missing, self.no_word, self.unknown), lacking, strict=True):
+            _add(counters, counted)
+        for histogram, answers in zip(self.answers, measure(self.encoder.target, np.concatenate(scores)), strict=True):
             for answer in answers.tolist():
                 histogram.observe(answer)
 

@@ -108,6 +108,20 @@ def _paths(bundle: Bundle, prefix: str) -> dict[str, Any]:
                 "responses": {"200": {"description": "TensorFlow Serving's model metadata"}},
             }
         },
+        f"{path}/live": {
+            "get": {
+                "operationId": f"{prefix}live",
+                "summary": "The last hour: traffic, latency, scores and columns beside what was expected",
+                "responses": {"200": {"description": "series of ten seconds each, and the totals of the hour"}},
+            }
+        },
+        f"{path}/history": {
+            "get": {
+                "operationId": f"{prefix}history",
+                "summary": "Channels, trials, refusals and the latest moves",
+                "responses": {"200": {"description": "what the release store says, and why if it does not answer"}},
+            }
+        },
         f"/v2/models/{bundle.name}/infer": {
             "post": {
                 "operationId": f"{prefix}infer",

@@ -23,6 +23,7 @@ from tasks.core.calendar import format_time
 from tasks.core.encoder import Encoder, Words
 from tasks.core.encoder_graph import GraphEncoder
 from tasks.core.errors import DataError
+from tasks.core.expected import expect
 from tasks.core.explain import make_background
 from tasks.core.metrics import LOWER_IS_BETTER, METRICS, WORDS
 from tasks.core.runtime import Network
@@ -40,6 +41,8 @@ WEAKEST = 6  # slices in the model card
 FOREMOST = 8  # columns in the model card, by importance
 BACKGROUND_ROWS, MOST_CELLS = 32, 100_000  # that an explanation compares a row with; fewer where columns are many
 FITTED_ROWS = 100_000  # training rows that the background is made after
+TESTED_ROWS = 100_000  # test rows that the expectation is made of
+BLOCK_ROWS = 100_000  # training rows in memory at once
 
 
 def export(
@@ -80,6 +83,7 @@ def export(
         (folder / "schema.pbtxt").write_bytes(schema.read_bytes())
         (folder / "reference.pb").write_bytes(reference.read_bytes())
         (folder / "background.json").write_text(json.dumps(background(features, encoder, seed)))
+        (folder / "expected.json").write_text(json.dumps(expectation(folder, features, encoder), indent=1, ensure_ascii=False))
         scores = answer(folder, encoder, golden)
         (folder / "golden.json").write_text(json.dumps({"instances": golden, "predictions": scores}, indent=1))
         save_graph(folder / "saved_model", home, encoder, golden)
@@ -141,6 +145,15 @@ def background(features: Path, encoder: Encoder, seed: int) -> dict[str, Any]:
         name: np.round(array.astype(np.float64), 6).tolist() if array.dtype.kind == "f" else array.tolist()
         for name, array in made.items()
     }
+
+
+def expectation(folder: Path, features: Path, encoder: Encoder) -> dict[str, Any]:
+    """How the bundle's answers lie on the test part, or on rows spread evenly over it, and what all rows of training lack."""
+    train, test = load_rows(features, "train"), load_rows(features, "test")
+    some = test.take(np.arange(0, len(test), -(-len(test) // TESTED_ROWS)))
+    scores = Network((folder / "model.tflite").read_bytes())(some.inputs)
+    blocks = (train.between(start, start + BLOCK_ROWS).inputs for start in range(0, len(train), BLOCK_ROWS))
+    return expect(encoder, scores, blocks).to_json()
 
 
 def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[Any]:
