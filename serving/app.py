@@ -23,7 +23,7 @@ from serving.batch_service import MOST_BODY, BatchService, is_batch
 from serving.doors import Doors
 from serving.feedback import parse_truths
 from serving.follow import Follower
-from serving.history import History
+from serving.history import NO_HISTORY, History
 from serving.live import Live
 from serving.log import PredictionLog, id_header, score
 from serving.metrics import Metrics
@@ -135,8 +135,9 @@ def make_app(
 
     async def history(request: Request) -> Response:
         model = named(request)
-        told = await histories[model.name].tell() if model.name in histories else {"followed": False, "error": None, "moves": []}
-        return reply({**tensorflow_rest.summary(model), **told}, headers=FRESH)
+        trials = await lately.trials(model)
+        told = await histories[model.name].tell() if model.name in histories else NO_HISTORY
+        return reply({**tensorflow_rest.summary(model), "trials": trials, **told}, headers=FRESH)
 
     async def every(request: Request) -> Response:
         return reply({"models": [tensorflow_rest.summary(model) for model in models.of.values()]})

@@ -10,6 +10,7 @@ from tasks.cloud.storage import StorageError
 from tasks.releases import Move, ReleaseError
 
 MOST = 20  # moves that are told
+NO_HISTORY: dict[str, Any] = {"followed": False, "error": None, "moves": []}  # of a bundle that was given by name
 KEPT = 10.0  # seconds for which the store is not asked again
 
 

@@ -67,6 +67,13 @@ class Live:
                 known = self.told[model.name] = (asked, await asyncio.to_thread(tell, samples, *facts))
         return known[1]
 
+    async def trials(self, model: Model) -> dict[str, dict[str, int]]:
+        """By channel the requests that the trials under way were tried on, and could not answer, in all workers by the last sample."""
+        slots = await asyncio.to_thread(self._look)
+        tried = orjson.loads(self.samples[slots[-1]])["trials"].get(model.name, {})
+        none = {"requests": 0, "errors": 0}
+        return {name: tried.get(name, {}).get(trial.served.version, none) for name, trial in model.trials.items()}
+
     def _sample(self, slot: int) -> None:
         """The sample of this slot is there, unless another worker is at it.
 
@@ -104,8 +111,14 @@ class Live:
 
 
 def take(metrics: Metrics) -> bytes:
-    """The totals by now, as JSON: answers by kind, latency by bucket, and of each version what rows and answers were like."""
-    found: Sample = {"at": time.time(), "answers": [0.0, 0.0, 0.0], "seconds": [0.0] * (len(SECONDS) + 1), "models": {}}
+    """The totals by now, as JSON: answers by kind, latency by bucket, what each version's rows and answers were like, and trials."""
+    found: Sample = {
+        "at": time.time(),
+        "answers": [0.0, 0.0, 0.0],
+        "seconds": [0.0] * (len(SECONDS) + 1),
+        "models": {},
+        "trials": {},
+    }
     places = {edge: place for place, edge in enumerate((*SECONDS, float("inf")))}
     for family in metrics.everyone().collect():
         for sample in family.samples:
@@ -118,6 +131,10 @@ def take(metrics: Metrics) -> bytes:
                 case "tidemill_prediction_bucket" | "tidemill_prediction_spreads_bucket":
                     counts = _version(found, labels)["scores"].setdefault(labels.get("class_", ""), [])
                     counts.append((float(labels["le"]), value))
+                case "tidemill_trial_requests_total" | "tidemill_trial_errors_total":
+                    trials = found["trials"].setdefault(labels["model"], {}).setdefault(labels["channel"], {})
+                    kind = "errors" if "errors" in sample.name else "requests"
+                    trials.setdefault(labels["version"], {"requests": 0, "errors": 0})[kind] = int(value)
                 case "tidemill_missing_values_total" if value:
                     _version(found, labels)["missing"][labels["column"]] = value
                 case "tidemill_unknown_categories_total" if value:
