@@ -6,6 +6,7 @@ metrics' folder, where the others find it: each tells the same, also one that wa
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ import orjson
 
 from serving.metrics import FOLDER, SECONDS, Metrics
 from serving.models import Model
+from serving.request import RequestError
 from tasks.core.encoder import Encoder
 from tasks.core.expected import Expected, by_chance, counted_columns, distance, edges_of, labels_of
 
@@ -38,7 +40,7 @@ class Live:
         self.folder = Path(os.environ[FOLDER]) / "live" if metrics.shared else None
         self.samples: dict[int, bytes] = {}  # by the number of their EVERY seconds since 1970
         self.told: dict[str, tuple[tuple[int, str], dict[str, Any]]] = {}
-        self.lock = asyncio.Lock()
+        self.lock, self.guard = asyncio.Lock(), threading.Lock()
 
     def start(self) -> None:
         """Nothing was asked yet, and a sample says so."""
@@ -58,19 +60,17 @@ class Live:
         served = model.current
         shadow = model.shadow.served.version if model.shadow else None
         async with self.lock:  # of many who look at once the first works it out
-            slots = await asyncio.to_thread(self._look)
-            asked = (slots[-1], served.version)
+            newest, samples = await asyncio.to_thread(self._look)
+            asked = (newest, served.version)
             if (known := self.told.get(model.name)) is None or known[0] != asked:
-                samples = [self.samples[slot] for slot in slots]
-                bundle = served.bundle
-                facts = (model.name, served.version, shadow, bundle.encoder, bundle.expected)
+                facts = (model.name, served.version, shadow, served.bundle.encoder, served.bundle.expected)
                 known = self.told[model.name] = (asked, await asyncio.to_thread(tell, samples, *facts))
         return known[1]
 
     async def trials(self, model: Model) -> dict[str, dict[str, int]]:
-        """By channel the requests that the trials under way were tried on, and could not answer, in all workers by the last sample."""
-        slots = await asyncio.to_thread(self._look)
-        tried = orjson.loads(self.samples[slots[-1]])["trials"].get(model.name, {})
+        """By channel the requests that a trial under way was tried on and could not answer, in all workers by the last sample."""
+        samples = (await asyncio.to_thread(self._look))[1]
+        tried = orjson.loads(samples[-1])["trials"].get(model.name, {})
         none = {"requests": 0, "errors": 0}
         return {name: tried.get(name, {}).get(trial.served.version, none) for name, trial in model.trials.items()}
 
@@ -80,8 +80,9 @@ class Live:
         One is missing when the disk is full, or a worker is just making room in its file, which reads as a broken one.
         """
         if self.folder is None:
-            self.samples.setdefault(slot, take(self.metrics))
-            self._forget(slot)
+            with self.guard:
+                self.samples.setdefault(slot, take(self.metrics))
+                self._forget(slot)
             return
         path, partial = self.folder / f"{slot}.json", self.folder / f"{slot}.partial"
         with suppress(OSError, RuntimeError, ValueError), partial.open("xb") as file:
@@ -95,15 +96,17 @@ class Live:
                 if int(old.stem) < slot - WINDOW / EVERY:
                     old.unlink()
 
-    def _look(self) -> list[int]:
-        """The slots whose samples are in memory, in order: all there are."""
-        if self.folder:
-            for path in self.folder.glob("*.json"):
+    def _look(self) -> tuple[int, list[bytes]]:
+        """The slot of the newest sample, and all samples in their order; RequestError 503 while there is none."""
+        with self.guard:
+            for path in self.folder.glob("*.json") if self.folder else ():
                 if int(path.stem) not in self.samples:
                     with suppress(FileNotFoundError):  # grown old meanwhile
                         self.samples[int(path.stem)] = path.read_bytes()
-            self._forget(max(self.samples, default=0))
-        return sorted(self.samples)
+            if not self.samples:
+                raise RequestError(503, "no sample yet; come again", retry_after=1)
+            self._forget(max(self.samples))
+            return max(self.samples), [self.samples[slot] for slot in sorted(self.samples)]
 
     def _forget(self, now: int) -> None:
         for old in [slot for slot in self.samples if slot < now - WINDOW / EVERY]:
@@ -111,7 +114,7 @@ class Live:
 
 
 def take(metrics: Metrics) -> bytes:
-    """The totals by now, as JSON: answers by kind, latency by bucket, what each version's rows and answers were like, and trials."""
+    """The totals by now, as JSON: answers by kind, latency by bucket, rows and answers by version, and trials."""
     found: Sample = {
         "at": time.time(),
         "answers": [0.0, 0.0, 0.0],

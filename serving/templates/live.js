@@ -74,7 +74,7 @@
       const written = lines.map(([, label, kind], i) => [kind, label, digits(values[i][place])]);
       legend(figure, written);
       figure.querySelector(".at").textContent = time.length ? (chosen ? "at " : "") + clock(time[place], true) : "";
-      plot.setAttribute("aria-label", `${said}${time.length ? (chosen ? " at " : ", latest at ") + clock(time[place], true) + ": " + written.map(([, label, value]) => label + " " + value + unit).join(", ") : ": no sample yet"}. Arrow keys go through the last ${lasting(to - from)}; highest ${digits(highest)}${unit}.`);
+      plot.setAttribute("aria-label", `${said}${time.length ? (chosen ? " at " : ", latest at ") + clock(time[place], true) + ": " + written.map(([, label, value]) => label + " " + value + (value === "none" ? "" : unit)).join(", ") : ": no sample yet"}. Arrow keys go through the last ${lasting(to - from)}; highest ${digits(highest)}${unit}.`);
     });
     plot.draw();
   };
