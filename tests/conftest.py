@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tasks.params import with_values
 
@@ -148,6 +149,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
     assert done.returncode == 0, done.stdout + done.stderr
     (workspace.path / "first.log").write_text(done.stdout)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, which reaches out to nobody of its own accord."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine")
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

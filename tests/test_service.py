@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.conftest import Workspace, free_port
 
@@ -225,22 +223,8 @@ def test_predict_by_another_method_is_told_the_right_one(port: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(port: int) -> Iterator[Page]:
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser_path and not os.environ.get("CI"):
-        pytest.skip("no Chromium on this machine")
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=flags)
-        yield browser.new_page(base_url=f"http://127.0.0.1:{port}")
-        browser.close()
+def page(port: int, browser: Browser) -> Page:
+    return browser.new_page(base_url=f"http://127.0.0.1:{port}")
 
 
 def test_person_makes_a_prediction_on_the_page(page: Page, golden: dict[str, Any]) -> None:
