@@ -2,14 +2,13 @@
 
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tasks.core.columns import Drift, columns_from_statistics
 from tasks.core.report import ClassRows, Counts, Part, Report, Rule, Source, render
@@ -17,15 +16,6 @@ from tasks.core.timeline import Period
 from tests.core.described import described, number, text
 
 pytestmark = pytest.mark.slow
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 ATTACK = "<script>alert(1)</script>"
 LONG = "a_column_whose_name_does_not_end_" * 12
 
@@ -75,16 +65,6 @@ def wide_table(columns: int) -> str:
         schema_notes=(f"new column {LONG}",),
     )
     return render(report)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path, "no Chromium on this machine: install the package chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def port(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
     with serving(log, "--store", str(store), "--workers", "2", "--follow-only") as (port, _):
         told = ask(port, "GET", LIVE)[2]
         assert (told["totals"]["requests"], told["totals"]["p95"], told["scores"]["live"]) == (0, None, None)
-        for connection in workers(port).values():
-            until(lambda connection=connection: "canary" in get(connection, HISTORY)["channels"], log)
+        with workers(port) as each:
+            until(lambda: all("canary" in get(one, HISTORY)["channels"] for one in each.values()), log)
         for _ in range(ANSWERED):
             assert ask(port, "POST", PREDICT, GOOD)[0] == 200
         for _ in range(REFUSED):
@@ -84,20 +85,22 @@ def port(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
         yield port
 
 
-def workers(port: int) -> dict[int, http.client.HTTPConnection]:
+@contextmanager
+def workers(port: int) -> Iterator[dict[int, http.client.HTTPConnection]]:
     """A connection to each worker, by its process id."""
     found: dict[int, http.client.HTTPConnection] = {}
     deadline = time.monotonic() + 20
-    while len(found) < 2:
-        assert time.monotonic() < deadline
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/healthz")
-        connection.getresponse().read()
-        own = connection.sock.getsockname()[1]
-        for one in psutil.net_connections("tcp4"):
-            if one.raddr and one.raddr.port == own and one.laddr.port == port and one.pid:
-                found.setdefault(one.pid, connection)
-    return found
+    with ExitStack() as opened:
+        while len(found) < 2:
+            assert time.monotonic() < deadline
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            opened.callback(connection.close)
+            assert get(connection, "/healthz")["status"] == "ok"
+            own = connection.sock.getsockname()[1]
+            for one in psutil.net_connections("tcp4"):
+                if one.raddr and one.raddr.port == own and one.laddr.port == port and one.pid:
+                    found.setdefault(one.pid, connection)
+        yield found
 
 
 def get(connection: http.client.HTTPConnection, path: str) -> Any:
@@ -130,18 +133,21 @@ def test_counts_are_those_of_the_requests_that_were_sent(port: int, bundles: dic
 
 
 def test_workers_agree_and_one_that_was_killed_knows_the_hour_again(port: int) -> None:
-    before = workers(port)
-    one, other = (get(connection, LIVE) for connection in before.values())
-    if one["until"] != other["until"]:  # a sample came between the two
+    with workers(port) as before:
         one, other = (get(connection, LIVE) for connection in before.values())
-    assert one == other
-    killed = next(iter(before))
+        if one["until"] != other["until"]:  # a sample came between the two
+            one, other = (get(connection, LIVE) for connection in before.values())
+        assert one == other
+        killed = next(iter(before))
     os.kill(killed, signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while killed in (after := workers(port)):
+    while True:
+        with workers(port) as after:
+            if killed not in after:
+                break
         assert time.monotonic() < deadline
-    for connection in after.values():
-        assert get(connection, LIVE)["totals"]["requests"] == ANSWERED + REFUSED
+    with workers(port) as after:
+        assert [get(one, LIVE)["totals"]["requests"] for one in after.values()] == [ANSWERED + REFUSED] * 2
 
 
 def test_history_names_channels_trials_and_moves_and_says_when_the_store_is_silent(port: int, store: Path) -> None:
@@ -181,8 +187,8 @@ def test_page_draws_the_hour_and_its_numbers_can_be_read_by_keyboard(port: int, 
     page, wrong = open_page(browser, port, color_scheme="dark", viewport={"width": 1280, "height": 900})
     page.wait_for_selector("#live .line.one[d^=M]", state="attached")
     assert page.locator("#live svg.plot").count() == 5
-    assert page.locator("#live .bar").count() == 10
-    assert page.locator("#live .wanted").count() == 10 + 1  # and the one of the legend
+    assert page.locator("#live .plot .bar").count() == 10
+    assert page.locator("#live .plot .wanted").count() == 10
     assert "43 requests, 3 errors (7%)" in (page.text_content("#told") or "")
     assert "\u25b2 20%" in (page.text_content("#columns") or "")
     assert "smaller <b>and</b> as good?" in (page.text_content("#moves") or "")
