@@ -58,11 +58,13 @@ def refuse(request: Request, error: RequestError) -> Response:
     }
     # What was not read of the body would be taken for the connection's next request.
     headers = {"connection": "close"} if error.status in EARLY else {}
-    if error.status == HTTPStatus.UNAUTHORIZED:
-        headers["www-authenticate"] = 'Bearer, Basic realm="a key as the password"'
     if error.retry_after:
         headers["retry-after"] = str(error.retry_after)
-    return reply(problem, error.status, headers, "application/problem+json")
+    answer = reply(problem, error.status, headers, "application/problem+json")
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        for challenge in ("Bearer", 'Basic realm="a key as the password"'):  # of two in one line Chromium reads the first alone
+            answer.headers.append("www-authenticate", challenge)
+    return answer
 
 
 def refuse_http(request: Request, error: HTTPException) -> Response:

@@ -155,7 +155,7 @@
     const {totals, since, until, scores} = told, span = lasting(until - since);
     at("span").textContent = `last ${span}, to ${clock(until, true)}`;
     const errors = totals.refused + totals.failed;
-    const drift = !scores.expected ? "No expectation recorded: this release was made before there was one." : scores.distance === null ? "" : `Scores are ${digits(scores.distance, 2)} from expected (largest gap of the cumulative shares); chance alone reaches ${digits(scores.chance, 2)} once in 100 times.`;
+    const drift = !scores.expected ? "No expectation recorded: this release was made before there was one." : scores.distance === null ? "" : `Scores of this time are ${digits(scores.distance, 2)} from expected (largest gap of the cumulative shares); chance alone reaches ${digits(scores.chance, 2)} once in 100 times.`;
     at("told").textContent = (totals.requests ? `${digits(totals.requests, 9)} requests, ${digits(errors, 9)} errors (${percent(errors / totals.requests)}), p95 ${digits(1000 * totals.p95)} ms. ` : `No request for predictions in the last ${span}. `) + drift;
     for (const key of Object.keys(SERIES)) drawSeries(key);
     drawScores();
