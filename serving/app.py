@@ -160,10 +160,10 @@ def make_app(
     async def home(request: Request) -> Response:
         if len(models.of) > 1:
             return HTMLResponse(render_home(models))
-        return HTMLResponse(render_page(next(iter(models.of.values())).current.bundle))
+        return HTMLResponse(render_page(next(iter(models.of.values())).current.bundle, shared=False))
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(render_page(named(request).current.bundle))
+        return HTMLResponse(render_page(named(request).current.bundle, shared=len(models.of) > 1))
 
     async def document(request: Request) -> Response:
         return reply(openapi.describe([model.current.bundle for model in models.of.values()]))

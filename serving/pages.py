@@ -1,4 +1,4 @@
-"""The pages for people: of each model its card, and a form to try it."""
+"""The pages for people: of each model a form to try it, its last hour, its releases and its card."""
 
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,11 @@ def render_home(models: Models) -> str:
     return pages().get_template("home.html").render(models=[model for model in models.of.values() if model.ready])
 
 
-def render_page(bundle: Bundle) -> str:
-    """The page of a model: its card, and a form with a field for each column, filled with a golden row."""
+def render_page(bundle: Bundle, shared: bool) -> str:
+    """The page of a model: a form with a field for each column, filled with a golden row, the last hour, the releases and its card.
+
+    `shared`: by a service that has other models too, whose traffic is counted as one.
+    """
     from markdown_it import MarkdownIt
 
     card = MarkdownIt("commonmark", {"html": False}).enable("table").render(bundle.card.partition("\n")[2])
@@ -40,6 +43,7 @@ def render_page(bundle: Bundle) -> str:
             encoder=bundle.encoder,
             example=bundle.golden[0],
             card=card,
+            shared=shared,
         )
     )
 

@@ -1,11 +1,11 @@
 // What each model did in the last hour.
 (() => {
   const drawTrend = (box, {time, rows}, from, to) => {
-    const most = Math.max(...rows, 0) || 1, x = (one) => 2 + 216 * (one - from) / Math.max(60, to - from), y = (one) => 52 - 48 * one / most;
+    const highest = Math.max(...rows, 0), most = highest || 1, x = (one) => 2 + 216 * (one - from) / Math.max(60, to - from), y = (one) => 52 - 48 * one / most;
     box.replaceChildren(
-      make("svg", {class: "plot", viewBox: "0 0 220 56", preserveAspectRatio: "none", role: "img", "aria-label": `Rows per second, last ${lasting(to - from)}: highest ${digits(most)}`},
+      make("svg", {class: "plot", viewBox: "0 0 220 56", preserveAspectRatio: "none", role: "img", "aria-label": `Rows per second, last ${lasting(to - from)}: highest ${digits(highest)}`},
         make("line", {class: "axis", x1: 0, x2: 220, y1: 54, y2: 54}), make("path", {class: "line", d: pathOf(rows.map((one, i) => [x(time[i]), y(one)]))})),
-      make("span", {class: "said"}, `rows per second, last ${lasting(to - from)}, highest ${digits(most)}`));
+      make("span", {class: "said"}, `rows/s, last ${lasting(to - from)}, highest ${digits(highest)}`));
   };
   const drawModel = (item, live, history) => {
     const {totals, series, scores, since, until} = live;

@@ -120,7 +120,7 @@
     const gap = (one) => Math.max(...[one.missing, one.unknown].map((share) => !share || share.live === null || share.expected === null ? 0 : Math.abs(share.live - share.expected)));
     const ranked = [...columns].sort((a, b) => gap(b) - gap(a)), shown = all ? ranked : ranked.slice(0, SHOWN);
     const body = make("tbody", {}, ...shown.map((one) => {
-      const cells = [one.missing, one.unknown].flatMap((share) => share ? [share.live, share.expected].map(percent) : ["", ""]);
+      const cells = [one.missing, one.unknown].flatMap((share) => share ? [share.live, share.expected].map((one) => one === null ? "" : percent(one)) : ["", ""]);
       const line = row("td", [one.column, ...cells]);
       [one.missing, one.unknown].forEach((share, i) => {
         if (!share || !changed(share, rows)) return;
@@ -156,7 +156,7 @@
     at("span").textContent = `last ${span}, to ${clock(until, true)}`;
     const errors = totals.refused + totals.failed;
     const drift = !scores.expected ? "No expectation recorded: this release was made before there was one." : scores.distance === null ? "" : `Scores of this time are ${digits(scores.distance, 2)} from expected (largest gap of the cumulative shares); chance alone reaches ${digits(scores.chance, 2)} once in 100 times.`;
-    at("told").textContent = (totals.requests ? `${digits(totals.requests, 9)} requests, ${digits(errors, 9)} errors (${percent(errors / totals.requests)}), p95 ${digits(1000 * totals.p95)} ms. ` : `No request for predictions in the last ${span}. `) + drift;
+    at("told").textContent = (totals.requests ? `${digits(totals.requests, 9)} ${totals.requests === 1 ? "request" : "requests"}${"shared" in section.dataset ? " to all models of this service" : ""}, ${digits(errors, 9)} errors (${percent(errors / totals.requests)}), p95 ${digits(1000 * totals.p95)} ms${"shared" in section.dataset ? `; ${digits(totals.rows, 9)} rows answered by this one` : ""}. ` : `No request for predictions in the last ${span}. `) + drift;
     for (const key of Object.keys(SERIES)) drawSeries(key);
     drawScores();
     drawColumns();

@@ -248,6 +248,7 @@ def test_several_models_of_a_locked_service_without_traffic_or_expectation(
         page.wait_for_selector("text=This bundle was given by name")
         page.get_by_role("button", name="Predict").click()
         page.wait_for_selector(".score")
+        page.wait_for_selector("text=1 request to all models of this service", timeout=20_000)
         page.context.close()
         page, _ = open_page(browser, port, http_credentials={"username": "", "password": partial})
         page.wait_for_selector("text=No live figures: this key may predict; >> nth=0")
