@@ -151,7 +151,11 @@ def test_workers_agree_and_one_that_was_killed_knows_the_hour_again(port: int) -
 
 
 def test_history_names_channels_trials_and_moves_and_says_when_the_store_is_silent(port: int, store: Path) -> None:
-    told = ask(port, "GET", HISTORY)[2]
+    deadline = time.monotonic() + 20
+    with workers(port) as each:  # of which one may have been started just now
+        while any("canary" not in (told := get(one, HISTORY))["channels"] for one in each.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     assert (told["followed"], told["error"]) == (True, None)
     assert [move["channel"] for move in told["moves"]] == ["canary", *3 * ["production"]]
     assert (told["moves"][0]["by"], told["moves"][0]["why"]) == ("mia", "smaller <b>and</b> as good?")
