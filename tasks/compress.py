@@ -95,11 +95,11 @@ def list_ways(
 
     @cache
     def clustered() -> Shrunk:
-        return shrink.cluster(spec, plain, compress.clusters, how)
+        return shrink.cluster(spec, plain, compress.clusters, False, how)
 
     @cache
     def both() -> Shrunk:
-        return shrink.cluster(spec, pruned().weights, compress.clusters, how)
+        return shrink.cluster(spec, pruned().weights, compress.clusters, True, how)
 
     def of_student(what: str, bits: Bits, representative: Rows | None = None) -> Made:
         return Made(what, small, spec, plain, bits, representative)

@@ -69,19 +69,20 @@ def prune(spec: NetworkSpec, weights: list[NDArray[Any]], sparsity: float, how: 
     return Shrunk(pruned, _plain_weights(pruned))
 
 
-def cluster(spec: NetworkSpec, weights: list[NDArray[Any]], clusters: int, how: FineTuning) -> Shrunk:
-    """The network with that many distinct weights in each dense layer, trained on; weights that are zero stay so.
+def cluster(spec: NetworkSpec, weights: list[NDArray[Any]], clusters: int, zeros: bool, how: FineTuning) -> Shrunk:
+    """The network with that many distinct weights in each dense layer, trained on; `zeros`: weights that are zero stay so.
 
-    A layer of no more weights than that stays as it is.
+    A layer with fewer weights of either sign stays as it is.
     """
     start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
-    zeros = any((weight == 0).mean() > 0.1 for weight in weights if weight.ndim == 2 and weight.size > clusters)
 
     def wrap(layer: Any) -> Any:
+        kernel = layer.get_weights()[0]
+        if min((kernel > 0).sum(), (kernel < 0).sum()) < clusters:
+            return layer
         return clustering.cluster_weights(layer, clusters, start, preserve_sparsity=zeros)
 
-    # A clustering wrapper takes its centroids from the weights that the layer has when it is wrapped.
-    wrapped = _wrap_dense(spec, weights, wrap, more_than=clusters, built=True)
+    wrapped = _wrap_dense(spec, weights, wrap, built=True)  # a wrapper takes its first centroids from the weights that it finds
     _fine_tune(wrapped, how, [])
     clustered = tfmot.clustering.keras.strip_clustering(wrapped)
     return Shrunk(clustered, _plain_weights(clustered))
@@ -109,19 +110,15 @@ def quantise_aware(spec: NetworkSpec, weights: list[NDArray[Any]], kept: Kept, h
     return Shrunk(aware, _plain_weights(aware))
 
 
-def _wrap_dense(
-    spec: NetworkSpec, weights: list[NDArray[Any]], wrap: Callable[[Any], Any], more_than: int = 0, built: bool = False
-) -> Any:
-    """A copy of the network in tf_keras, its dense layers of more weights than that wrapped; `built`: as they are now."""
+def _wrap_dense(spec: NetworkSpec, weights: list[NDArray[Any]], wrap: Callable[[Any], Any], built: bool = False) -> Any:
+    """A copy of the network in tf_keras, its dense layers wrapped, with their weights in them before that where `built`."""
     network = build(tf_keras, spec)
     if built:
         network.set_weights(weights)
-
-    def wraps(layer: Any) -> bool:
-        return isinstance(layer, tf_keras.layers.Dense) and layer.kernel.shape.num_elements() > more_than
-
     with tf_keras.utils.custom_object_scope(custom_layers(tf_keras)):
-        clone = tf_keras.models.clone_model(network, clone_function=lambda layer: wrap(layer) if wraps(layer) else layer)
+        clone = tf_keras.models.clone_model(
+            network, clone_function=lambda layer: wrap(layer) if isinstance(layer, tf_keras.layers.Dense) else layer
+        )
     if built:
         return clone
     network.set_weights(weights)  # clone_model makes new ones, so they are set again

@@ -76,7 +76,7 @@ def test_params_of_the_repository_load() -> None:
             ["compress.candidates.1: found 'student int4 weights'", "'student int8'"],
         ),
         ("- student int8 weights", "- student", ["compress: candidates names one twice"]),
-        ("bins: [16, 32]", "bins: [1]", ["distill.search.bins.0: found 1", "greater than or equal to 2"]),
+        ("bins: [8, 16]", "bins: [1]", ["distill.search.bins.0: found 1", "greater than or equal to 2"]),
         ("keep: 3, rows", "keep: 1, rows", ["distill.search.keep: found 1", "greater than or equal to 2"]),
         ("temperature: 1.0", "temperature: 0.0", ["distill.temperature: found 0.0", "greater than or equal to 0.1"]),
         ("at_least: {auc: 0.69}", "at_least: {rmse: 68.3}", ["evaluate.gate names ['rmse']", "task binary is measured by"]),
