@@ -296,7 +296,7 @@ def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> 
         ("preprocess.split.test_from=2013-11-01", "  split: {by: time, test_from: 2013-11-01, validation_every_days: 10}"),
         ("tune.families.tabm.dropout.low=0.2", "      dropout: {low: 0.2, high: 0.5, default: 0.3}"),
         ("tune.families.tabm.dropout={low: 0.2, high: 0.4, default: 0.3}", "      dropout: {low: 0.2, high: 0.4, default: 0.3}"),
-        ("distill.hidden=[16]", "  hidden: [16]"),
+        ("distill.hidden=[16]", "  hidden: [16]     # the shape: units of each hidden layer"),
     ],
 )
 def test_setting_changes_its_own_line_and_no_other_byte(setting: str, line: str) -> None:
