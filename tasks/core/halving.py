@@ -14,7 +14,7 @@ def rungs(contenders: int, keep: int) -> int:
 
 def rung_epochs(epochs: int, keep: int, rungs_left: int) -> int:
     """Epochs of a rung: of those of a whole training one in `keep` for each rung that is still to come; one at least."""
-    return max(1, round(epochs / keep**rungs_left))
+    return max(1, round(epochs / math.pow(keep, rungs_left)))
 
 
 def best_of(losses: Sequence[float], keep: int) -> list[int]:
