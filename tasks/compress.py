@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import shrink, stage
+from tasks.core.errors import DataError
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
 from tasks.features import load_encoder, load_rows
@@ -54,6 +55,8 @@ def compress(
     task = load_encoder(features).target.task
     taught, made = rows.taught(load_opinion(teacher, "train")), load_made(teacher)
     taught = taught.joined(made) if len(made) else taught
+    if len(taught) < compress.batch:
+        raise DataError(f"{len(taught):,} training rows do not fill one batch of {compress.batch:,}; lower compress.batch")
     how = FineTuning(task, taught, compress.epochs, compress.batch, compress.learning_rate, seed)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: compress.calibration_rows])
     ways = list_ways(compress, teacher, student, student_alone, how, rows.take(chosen))

@@ -72,15 +72,14 @@ def prune(spec: NetworkSpec, weights: list[NDArray[Any]], sparsity: float, how: 
 def cluster(spec: NetworkSpec, weights: list[NDArray[Any]], clusters: int, zeros: bool, how: FineTuning) -> Shrunk:
     """The network with that many distinct weights in each dense layer, trained on; `zeros`: weights that are zero stay so.
 
-    A layer with fewer weights of either sign stays as it is.
+    Fewer in a layer that has not as many to begin with: centroids are drawn from the weights of each sign.
     """
     start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
 
     def wrap(layer: Any) -> Any:
         kernel = layer.get_weights()[0]
-        if min((kernel > 0).sum(), (kernel < 0).sum()) < clusters:
-            return layer
-        return clustering.cluster_weights(layer, clusters, start, preserve_sparsity=zeros)
+        most = 2 * int(min((kernel > 0).sum(), (kernel < 0).sum()))
+        return layer if most < 2 else clustering.cluster_weights(layer, min(clusters, most), start, preserve_sparsity=zeros)
 
     wrapped = _wrap_dense(spec, weights, wrap, built=True)  # a wrapper takes its first centroids from the weights that it finds
     _fine_tune(wrapped, how, [])

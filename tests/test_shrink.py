@@ -139,8 +139,10 @@ def test_candidates_are_listed_in_their_order_and_eight_bits_take_under_half_of_
     assert all(size < sizes["student"] / 2 for name, size in sizes.items() if "int8" in name)
 
 
-def test_pruning_in_too_few_steps_is_told_of(made: Path) -> None:
-    done = compress(made, "compress.candidates=[student pruned int8]", "compress.epochs=1", "compress.batch=4000")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "zeros instead of 60%: too few steps" in done.stdout
-    assert [path.name for path in (made / "candidates").iterdir() if path.is_dir()] == ["student_pruned_int8"]
+def test_batch_that_the_rows_do_not_fill_is_refused_and_what_was_there_stays(made: Path) -> None:
+    before = (made / "candidates/candidates.json").read_bytes()
+    done = compress(made, "compress.batch=5000")
+    assert done.returncode == 3
+    assert "4,000 training rows do not fill one batch of 5,000; lower compress.batch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (made / "candidates/candidates.json").read_bytes() == before
