@@ -5,6 +5,7 @@ interval says what other test rows would.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tasks.distill import epochs_over, learn, student_spec, teach
 from tasks.features import load_encoder, load_rows
 from tasks.params import Params
 
-FEATURES, TEACHER = Path("data/features"), Path("models/teacher")
+FEATURES, TEACHER, DISTILLATION = Path("data/features"), Path("models/teacher"), Path("reports/distillation.json")
 CONFIDENCE = 0.95
 
 
@@ -33,12 +34,14 @@ def main() -> None:
         parser.error(f"--seeds {args.seeds}: one training says nothing of luck; expected 2 or more")
 
     params = Params.load(Path("params.yaml"))
-    distill = params.distill.model_copy(update={"epochs": args.epochs} if args.epochs else {})
+    found_shape = json.loads(DISTILLATION.read_text())
+    shape = {"hidden": tuple(found_shape["hidden"]), "bins": found_shape["bins"], "embedding": found_shape["embedding"]}
+    distill = params.distill.model_copy(update={**shape, **({"epochs": args.epochs} if args.epochs else {})})
     encoder = load_encoder(FEATURES)
     target = encoder.target
     rows, validation, test = (load_rows(FEATURES, part) for part in ("train", "validation", "test"))
     weights = weigh_classes(params.train.class_weights, target, rows.target)
-    taught = {"student": teach(rows, target, TEACHER, distill.teacher_weight, weights), "student alone": rows}
+    taught = {"student": teach(rows, target, TEACHER, distill, weights), "student alone": rows}
     spec = student_spec(encoder, distill)
 
     table = Table(

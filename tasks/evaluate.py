@@ -19,12 +19,13 @@ from tasks.core.charts import Point
 from tasks.core.column_importance import measure_importance
 from tasks.core.decision import Costs, fit_decision, mean_cost
 from tasks.core.errors import GateError
+from tasks.core.front import front
 from tasks.core.gate import Limits, Measured, Verdict, judge
 from tasks.core.intervals import fit_intervals, measure_coverage
 from tasks.core.metrics import METRICS, WORDS, Interval, Metric, bootstrap, calibration_curve, calibration_error, measure
 from tasks.core.rows import Rows
 from tasks.core.runtime import Network, time_rows
-from tasks.core.target import Target, as_text
+from tasks.core.target import Target, Task, as_text
 from tasks.features import Part, load_encoder, load_rows
 from tasks.params import Errors, Evaluate, Gate, Importance, Table
 from tasks.shards import read_shards
@@ -56,11 +57,13 @@ def evaluate(
     latency: Path,
     slices: Path,
     importance: Path,
+    pareto: Path,
     quality_plot: Path,
     calibration_plot: Path,
     importance_plot: Path,
 ) -> None:
-    """`evaluation` depends on the data alone; what a clock measured stands in `latency` and in the plot, and counts in `verdict`.
+    """`evaluation` depends on the data alone; what a clock measured stands in `latency`, in `pareto` and in the plot, and counts in
+    `verdict`.
 
     Each candidate's scores are told as a release would tell them, by what was fitted to them on the validation part; the chosen
     one's target, with that in it, stands in `verdict`.
@@ -149,6 +152,8 @@ def evaluate(
         )
     with stage.replacing(latency) as aside:
         aside.write_text(json.dumps(timing, indent=1))
+    with stage.replacing(pareto) as aside, aside.open("w", newline="") as file:
+        write_pareto(file, measured, timing, found, target.task)
     with stage.replacing(slices) as aside:
         by_slice(read_columns(features, table.slices), target, truth, shown).to_csv(aside, index=False)
     with stage.replacing(importance) as aside, aside.open("w", newline="") as file:
@@ -160,7 +165,15 @@ def evaluate(
         lines = {name: quality[name][ranking]["value"] for name in compared_with if name != "constant"}
         limit = lowest(evaluate.gate, ranking, values(TEACHER))
         aside.write_bytes(
-            charts.plot_quality(points, found.chosen, evaluate.gate.max_microseconds, limit, lines, metric=WORDS[ranking])
+            charts.plot_quality(
+                points,
+                found.chosen,
+                evaluate.gate.max_microseconds,
+                evaluate.gate.max_bytes,
+                limit,
+                lines,
+                metric=WORDS[ranking],
+            )
         )
     with stage.replacing(calibration_plot) as aside:
         curves = {name: calibration_curve(target, truth, one) for name, one in shown.items()}
@@ -246,6 +259,21 @@ def write_importance(file: TextIO, found: dict[str, Interval]) -> None:
     table = csv.writer(file)
     table.writerow(["column", "importance", "low", "high"])
     table.writerows([name, *(f"{value:.6g}" for value in (one.value, one.low, one.high))] for name, one in found.items())
+
+
+def write_pareto(
+    file: TextIO, measured: list[Measured], timing: Mapping[str, Mapping[str, float]], found: Verdict, task: Task
+) -> None:
+    """A line for each candidate: quality, size, latency, whether it is on the front of the three, and what the gate says of it."""
+    ranking, *_ = METRICS[task]
+    best = set(front({one.name: (-one.quality[ranking], one.bytes, one.microseconds) for one in measured}))
+    table = csv.writer(file)
+    table.writerow(["candidate", *METRICS[task], "bytes", *next(iter(timing.values())), "front", "gate"])
+    for one in measured:
+        faults = "; ".join(found.faults[one.name])
+        gate = "chosen" if one.name == found.chosen else faults or "passes"
+        figures = [f"{one.quality[metric]:.6g}" for metric in METRICS[task]]
+        table.writerow([one.name, *figures, one.bytes, *timing[one.name].values(), int(one.name in best), gate])
 
 
 def lowest(gate: Gate, metric: Metric, teacher: Mapping[Metric, float]) -> float | None:

@@ -590,24 +590,68 @@ class Compute(Section):
         return self
 
 
+Hidden = Annotated[tuple[Width, ...], Field(min_length=1)]
+
+
+class ShapeSearch(Section):
+    """Shapes of the student to try besides its own: each of `hidden` with each of `bins` and of `embedding`.
+
+    One in `keep` goes on to the next rung, where it is trained `keep` times as long; what does not fit the budget is not trained.
+    """
+
+    hidden: Annotated[tuple[Hidden, ...], Field(min_length=1)]
+    bins: Annotated[tuple[Bins, ...], Field(min_length=1)]
+    embedding: Annotated[tuple[Width, ...], Field(min_length=1)]
+    max_bytes: Count  # of the .tflite file with 8-bit weights
+    max_microseconds: Annotated[float, Field(gt=0)]  # one row through that, measured on this machine
+    keep: Annotated[int, Field(ge=2, le=100)]
+    rows: Count  # of the lesson that a rung's epoch takes at most
+
+
 class Distill(Section):
     epochs: Epochs
     batch: Batch
     learning_rate: Rate
     weight_decay: Share
-    hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
+    hidden: Hidden
     bins: Bins
     embedding: Width
+    search: ShapeSearch | None  # null: the shape above
     teacher_weight: Share
+    temperature: Annotated[float, Field(ge=0.1, le=100)]  # by which teacher's and student's logits are divided as it learns
     images: Convolutions | None = None
 
 
+Candidate = Literal[
+    "student",
+    "student int8 weights",
+    "student int8",
+    "student aware int8",
+    "student pruned int8",
+    "student clustered int8",
+    "student pruned clustered int8",
+    "student pruned aware int8",
+    "student clustered aware int8",
+    "student pruned clustered aware int8",
+    "student alone",
+    "large",
+]
+
+
 class Compress(Section):
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]  # in the order that a tie goes by
     sparsity: Annotated[float, Field(gt=0, lt=1)]
+    clusters: Annotated[int, Field(ge=2, le=256)]  # distinct weights of a clustered layer
     epochs: Epochs
     batch: Batch
     learning_rate: Rate
     calibration_rows: Annotated[int, Field(ge=10)]
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("candidates names one twice")
+        return self
 
 
 class Gate(Section):

@@ -34,6 +34,10 @@ SMALL = [
     "train.batch=512",
     "distill.epochs=2",
     "distill.batch=512",
+    "distill.search={hidden: [[64, 32], [32], [512]], bins: [16], embedding: [4], "
+    "max_bytes: 60000, max_microseconds: 1000, keep: 2, rows: 10000}",
+    "compress.candidates=[student, student int8 weights, student int8, student aware int8, "
+    "student pruned int8, student alone, large]",
     "compress.batch=512",
     "compress.calibration_rows=100",
     "evaluate.resamples=50",

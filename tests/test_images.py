@@ -60,9 +60,11 @@ tune:
 train: {epochs: 8, batch: 16, patience: 8, class_weights: none, trees: null, made: 0.0}
 compute: {workers: 1, hosts: [], restarts: 0}
 distill:
-  {epochs: 8, batch: 16, learning_rate: 0.01, weight_decay: 0.003, hidden: [8], bins: 2, embedding: 2, teacher_weight: 0.5,
-   images: {channels: [4, 8], shift: 1, flip: true}}
-compress: {sparsity: 0.5, epochs: 1, batch: 16, learning_rate: 0.0005, calibration_rows: 50}
+  {epochs: 8, batch: 16, learning_rate: 0.01, weight_decay: 0.003, hidden: [8], bins: 2, embedding: 2, search: null,
+   teacher_weight: 0.5, temperature: 1.0, images: {channels: [4, 8], shift: 1, flip: true}}
+compress:
+  {candidates: [student, student int8 weights, student int8, student aware int8, student pruned int8, student alone, large],
+   sparsity: 0.5, clusters: 8, epochs: 1, batch: 16, learning_rate: 0.0005, calibration_rows: 50}
 evaluate:
   {resamples: 20, confidence: 0.95, baseline_rows: 1000, costs: null, interval: null, importance: {rows: 100, repeats: 2},
    gate: {at_least: {auc: 0.95}, at_most: {}, near_teacher: {}, near_best: 100, max_bytes: 100000, max_microseconds: 5000,

@@ -35,8 +35,8 @@ PREFECT = {
 }  # effects and the bridge; stages are the others
 ONLY_IN = {
     "tensorflow_data_validation": {"tasks/statistics.py"},
-    "tensorflow_model_optimization": {"tasks/compress.py"},
-    "tf_keras": {"tasks/compress.py"},
+    "tensorflow_model_optimization": {"tasks/shrink.py"},
+    "tf_keras": {"tasks/shrink.py"},
     "keras_tuner": {"tasks/core/search.py"},
     "pandera": {"tasks/rules.py"},
     "sqlalchemy": {"tasks/sources/cells.py", "tasks/sources/database.py", "tasks/sources/sql.py"},

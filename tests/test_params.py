@@ -70,6 +70,15 @@ def test_params_of_the_repository_load() -> None:
         ("hosts: []", 'hosts: ["a:7000", "b:7000"]', ["compute: workers is 1, but hosts name 2"]),
         ("hosts: []", "hosts: [a]", ["compute.hosts.0: found 'a'", "match pattern"]),
         ("sparsity: 0.5", "sparsity: 1.0", ["compress.sparsity: found 1.0", "less than 1"]),
+        (
+            "- student int8 weights",
+            "- student int4 weights",
+            ["compress.candidates.1: found 'student int4 weights'", "'student int8'"],
+        ),
+        ("- student int8 weights", "- student", ["compress: candidates names one twice"]),
+        ("bins: [8, 16]", "bins: [1]", ["distill.search.bins.0: found 1", "greater than or equal to 2"]),
+        ("keep: 3, rows", "keep: 1, rows", ["distill.search.keep: found 1", "greater than or equal to 2"]),
+        ("temperature: 1.0", "temperature: 0.0", ["distill.temperature: found 0.0", "greater than or equal to 0.1"]),
         ("at_least: {auc: 0.69}", "at_least: {rmse: 68.3}", ["evaluate.gate names ['rmse']", "task binary is measured by"]),
         ("at_least: {auc: 0.69}", "at_least: {auc: .nan}", ["evaluate.gate.at_least.auc", "finite number"]),
         ("minutes: 10", "minutes: .inf", ["tune.budget.minutes", "finite number"]),
@@ -287,7 +296,7 @@ def test_missing_key_of_a_package_source_is_named_by_its_place_in_the_file() -> 
         ("preprocess.split.test_from=2013-11-01", "  split: {by: time, test_from: 2013-11-01, validation_every_days: 10}"),
         ("tune.families.tabm.dropout.low=0.2", "      dropout: {low: 0.2, high: 0.5, default: 0.3}"),
         ("tune.families.tabm.dropout={low: 0.2, high: 0.4, default: 0.3}", "      dropout: {low: 0.2, high: 0.4, default: 0.3}"),
-        ("distill.hidden=[16]", "  hidden: [16]"),
+        ("distill.hidden=[16]", "  hidden: [16]     # the shape: units of each hidden layer"),
     ],
 )
 def test_setting_changes_its_own_line_and_no_other_byte(setting: str, line: str) -> None:

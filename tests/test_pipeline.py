@@ -65,9 +65,31 @@ def test_report_compares_candidates_with_baselines(trained: Workspace) -> None:
     assert weighty["departure_minute"] > 0.01
     distilled = json.loads((trained.path / "reports/distillation.json").read_text())["validation"]
     assert set(distilled) == {"teacher", "student", "student alone"}
-    zeros = json.loads((trained.path / "reports/compression.json").read_text())["zeros_in_dense_kernels"]
-    assert zeros["student pruned int8"] == pytest.approx(0.5, abs=0.02)
-    assert zeros["student"] < 0.01
+    compressed = json.loads((trained.path / "reports/compression.json").read_text())
+    assert compressed["student pruned int8"]["zeros"] == pytest.approx(0.5, abs=0.02)
+    assert compressed["student"]["zeros"] < 0.01
+
+
+def test_search_and_front_stand_in_tables_that_agree_with_what_was_made(trained: Workspace) -> None:
+    with (trained.path / "reports/shapes.csv").open() as file:
+        best, other, over = csv.DictReader(file)
+    network = json.loads((trained.path / "models/student/network.json").read_text())
+    assert "-".join(map(str, network["hidden"])) == best["hidden"]
+    assert float(best["loss"]) < float(other["loss"])
+    assert {best["hidden"], other["hidden"]} == {"64-32", "32"}
+    assert (over["hidden"], over["rung"], over["loss"]) == ("512", "0", "")
+    assert int(over["bytes"]) > 60_000 > int(best["bytes"])
+    report = json.loads((trained.path / "reports/evaluation.json").read_text())["candidates"]
+    assert int(best["bytes"]) == report["student int8 weights"]["bytes"]  # sized before it was trained
+    with (trained.path / "reports/pareto.csv").open() as file:
+        lines = {line["candidate"]: line for line in csv.DictReader(file)}
+    assert list(lines) == list(report)
+    chosen = json.loads((trained.path / "models/verdict.json").read_text())["chosen"]
+    assert [name for name, line in lines.items() if line["gate"] == "chosen"] == [chosen]
+    ranked = max(lines.values(), key=lambda line: float(line["auc"]))
+    smallest = min(lines.values(), key=lambda line: int(line["bytes"]))
+    assert ranked["front"] == smallest["front"] == "1"
+    assert lines["student alone"]["front"] == "0"  # as large as the student, and worse
 
 
 def test_saved_model_on_raw_columns_answers_as_the_bundle(trained: Workspace) -> None:

@@ -39,6 +39,7 @@ class Schedule:
     seed: int
     patience: int
     class_weights: tuple[float, ...] = ()  # none: every row counts alike
+    temperature: float = 1.0  # that the logits are divided by, as those of the targets were; scores are told without
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Training:
         cosine = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * self.steps)
         self.optimizer = keras.optimizers.AdamW(cosine, weight_decay=schedule.weight_decay)
         self.optimizer.build(model.trainable_variables)
-        self.run = _compile_steps(model, task, self.optimizer, schedule.class_weights, schedule.batch // team.size, team)
+        self.run = _compile_steps(model, task, self.optimizer, schedule, team)
         self.score = compile_scores(model, task)
         self.best: list[NDArray[Any]] = model.get_weights()
         self.best_loss, self.since_best, self.done = np.inf, 0, 0
@@ -236,17 +237,19 @@ class _Mapped:
         return held
 
 
-def _compile_steps(model: Any, task: Task, optimizer: Any, class_weights: tuple[float, ...], share: int, team: Team) -> Any:
-    """A compiled function that takes `count` steps of `share` rows, gathered by their order, and adds their losses to `total`.
+def _compile_steps(model: Any, task: Task, optimizer: Any, schedule: Schedule, team: Team) -> Any:
+    """A compiled function that takes `count` steps of its rows, gathered by their order, and adds their losses to `total`.
 
     A process on its own runs it whole in XLA, which has no sums over processes: in a team what lies between those is compiled.
     """
-    weights = model.trainable_variables
+    weights, share, temperature = model.trainable_variables, schedule.batch // team.size, schedule.temperature
     whole = team.size == 1
 
     def differentiate(inputs: dict[str, Any], target: Any) -> list[Any]:
         with tf.GradientTape() as tape:
-            loss = objective.loss(task, model(inputs, training=True), target, class_weights) / team.size
+            logits = model(inputs, training=True)
+            logits = logits / temperature if temperature != 1 else logits
+            loss = objective.loss(task, logits, target, schedule.class_weights) / team.size
         return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, weights))]
 
     def update(gradients: list[Any]) -> None:
