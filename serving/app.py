@@ -162,7 +162,7 @@ def make_app(
         return render_page(named(request).current.bundle)
 
     async def document(request: Request) -> Response:
-        return reply(openapi.describe([model.current.bundle for model in models.of.values()]))
+        return reply(openapi.describe([model.current.bundle for model in models.of.values()], doors.locked))
 
     async def docs(request: Request) -> Response:
         return render_docs(", ".join(models.of))
@@ -178,12 +178,10 @@ def make_app(
         return {"models": found}
 
     def named(request: Request) -> Model:
-        name = request.path_params["name"]
-        if name.endswith(
-            (":predict", ":explain", ":refresh", ":feedback")
-        ):  # the path of a verb, asked by another method than its own
+        if any(one.endswith((":predict", ":explain", ":refresh", ":feedback")) for one in request.path_params.values()):
+            # The path of a verb, asked by another method than its own.
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
-        return models.find(name)
+        return models.find(request.path_params["name"])
 
     def choose(request: Request) -> tuple[Model, Served]:
         """The model of the path, and the release that it or a header names, else that in production."""

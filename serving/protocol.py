@@ -41,6 +41,8 @@ class Together:
         self.transport, self.loop, self.head = transport, loop, b""
 
     def write(self, data: bytes) -> None:
+        if self.transport.is_closing():  # its client is gone; uvloop would raise
+            return
         if self.head:
             data, self.head = self.head + data, b""
         elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
