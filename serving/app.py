@@ -30,9 +30,7 @@ from serving.middleware import Guard, Measure
 from serving.models import Model, Models, Served
 from serving.pages import render_docs, render_home, render_page
 from serving.replies import read_body, refuse, refuse_crash, refuse_http, reply
-from serving.request import RequestError, check_rows, parse_rows
-
-MOST_EXPLAINED = 16  # rows of a request
+from serving.request import MOST_EXPLAINED, RequestError, check_rows, parse_rows
 
 
 class Assets(StaticFiles):
@@ -209,13 +207,13 @@ def make_app(
     ]
     app = Starlette(
         routes=[
+            Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
+            Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
             *(
                 Route(f"/v1/models/{{name}}{which}{verb}", endpoint, methods=methods)
                 for verb, endpoint, methods in verbs
                 for which in ("", "/versions/{version}", "/labels/{label}")
             ),
-            Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
-            Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
             Route("/v1/models", every),
             *(
                 Route(f"/v2/models/{{name}}{which}{path}", endpoint, methods=methods)

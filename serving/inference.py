@@ -22,6 +22,7 @@ NUMBERS: dict[str, str] = {
     "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 TEXT = "BYTES"
+MOST_VALUES = 1_000_000  # of a tensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _tensor(one: Any, where: str, tail: memoryview) -> tuple[str, list[Any], mem
     if (
         not isinstance(shape, list)
         or len(shape) not in (1, 2)
-        or not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
+        or not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= MOST_VALUES for size in shape)
         or shape[1:] not in ([], [1])
     ):
         raise RequestError(400, f"{where}.shape: expected [rows] or [rows, 1], found {_short(shape)}")

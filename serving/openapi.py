@@ -10,7 +10,7 @@ from serving.batch_service import GIVEN
 from serving.bundle import Bundle
 from serving.doors import OPEN, scope_of
 from serving.feedback import LONGEST_ID, MOST_TRUTHS
-from serving.request import MOST_ROWS
+from serving.request import MOST_EXPLAINED, MOST_ROWS
 from tasks.core.calendar import format_time
 from tasks.core.images import FORMATS
 from tasks.core.target import Target, as_text
@@ -32,6 +32,7 @@ REFUSALS = {
     500: "the release answers what is no number, or the service has a fault",
     503: "too much is asked at once, or there is no release yet",
 }
+FEW = f"at most {MOST_ROWS:,} rows; to explain at most {MOST_EXPLAINED}"
 ALWAYS = (400, 403, 408, 415, 431)
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -276,13 +277,13 @@ def _schemas(bundle: Bundle, prefix: str) -> dict[str, Any]:
     rows = {
         "type": "object",
         "properties": {
-            "instances": {"type": "array", "minItems": 1, "maxItems": MOST_ROWS, "items": _of(prefix, "Row")},
+            "instances": {"type": "array", "minItems": 1, "description": FEW, "items": _of(prefix, "Row")},
             **signature,
         },
         "required": ["instances"],
         "additionalProperties": False,
     }
-    lists = {name: {"type": "array", "minItems": 1, "maxItems": MOST_ROWS, "items": one} for name, one in columns.items()}
+    lists = {name: {"type": "array", "minItems": 1, "items": one} for name, one in columns.items()}
     by_column = {"type": "object", "properties": lists, "required": bundle.encoder.required, "additionalProperties": False}
     in_columns = {
         "type": "object",

@@ -15,6 +15,7 @@ from tasks.core.images import ImageError, decode_image, from_text
 
 MOST_FAULTS = 20
 MOST_ROWS = 10_000  # of a request; a batch of more would keep all others waiting
+MOST_EXPLAINED = 16  # rows of a request, each of which costs as much as a thousand to predict
 TOO_MANY = f"at most {MOST_ROWS:,} at a time: send several requests, or a batch in Arrow or Parquet"
 SHAPE = 'expected {"instances": [{...}, ...]}, one object for each row, or {"inputs": {"column": [...], ...}}'
 
