@@ -151,7 +151,7 @@ def _paths(bundle: Bundle, prefix: str) -> dict[str, Any]:
     name = quote(bundle.name)
     meaning = bundle.encoder.target.meaning
     example = {"instances": bundle.golden[:1]}
-    files = {media: BYTES for media in GIVEN.values()}  # batches
+    files = dict.fromkeys(GIVEN.values(), BYTES)  # batches
     paths: dict[str, Any] = {}
     for part, suffix, parameter in (
         ("", "", None),

@@ -85,9 +85,8 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
     return Models(models), followers
 
 
-def open_app(args: argparse.Namespace) -> tuple[Starlette, Models]:
+def open_app(args: argparse.Namespace, metrics: Metrics) -> tuple[Starlette, Models]:
     """The application that the flags describe, and what it serves; StartError when it cannot be."""
-    metrics = Metrics()
     doors = open_doors(args)
     models, followers = load_models(args, metrics)
     app = make_app(
@@ -107,7 +106,8 @@ def open_app(args: argparse.Namespace) -> tuple[Starlette, Models]:
 def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
     """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
     allow_connections()
-    app, models = open_app(args)
+    metrics = Metrics()
+    app, models = open_app(args, metrics)
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(
         app,
