@@ -352,10 +352,10 @@ def _feedback(target: Target) -> dict[str, Any]:
             "description": "x-request-id; of several rows ID-0, ID-1",
         },
         "truth": truth,
-        "time": {"type": "string", "format": "date-time", "description": "when it became true"},
+        "time": {"type": "string", "nullable": True, "format": "date-time", "description": "when it became true"},
     }
     entry = {"type": "object", "properties": properties, "required": ["id", "truth"], "additionalProperties": False}
-    listed = {"type": "array", "minItems": 1, "maxItems": MOST_TRUTHS, "items": entry}
+    listed = {"type": "array", "minItems": 1, "description": f"at most {MOST_TRUTHS:,}", "items": entry}
     return {"type": "object", "properties": {"feedback": listed}, "required": ["feedback"], "additionalProperties": False}
 
 

@@ -301,42 +301,30 @@ def test_pages_run_their_own_scripts_alone(port: int) -> None:
     assert ask(port, "GET", "/docs/static/swagger-ui.css")[1]["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("locked", [False, True])
-def test_service_does_what_its_document_says(bundle: Path, tmp_path: Path, locked: bool) -> None:  # noqa: F811
-    """Schemathesis walks over all operations with good and bad requests; its checks know the document."""
-    flags, headers = [], []
-    if locked:
-        run = [sys.executable, "-m", "serving.keys", "--keys", str(tmp_path / "keys.json"), "add", "all"]
-        scopes = ["--scope", "predict", "--scope", "metrics", "--scope", "admin"]
-        key = subprocess.run([*run, *scopes], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-        flags, headers = ["--keys", str(tmp_path / "keys.json")], ["--header", f"Authorization: Bearer {key}"]
+def test_service_does_what_its_document_says(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Schemathesis walks over all operations with good and bad requests, and without the key; its checks know the document."""
+    run = [sys.executable, "-m", "serving.keys", "--keys", str(tmp_path / "keys.json"), "add", "all"]
+    scopes = ["--scope", "predict", "--scope", "metrics", "--scope", "admin"]
+    key = subprocess.run([*run, *scopes], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    flags = ["--keys", str(tmp_path / "keys.json"), "--log", str(tmp_path / "predictions")]
     with serving(bundle, tmp_path / "log", *flags) as port:
         # Not all that fits the document is right: dates are strings, tensors have the values of their shape.
-        walk = ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
-        walk += [
-            "--phases",
-            "fuzzing" if locked else "coverage,fuzzing",
-            "--max-examples",
-            "2" if locked else "4",
-            "--seed",
-            "1",
-            "--no-color",
-            "--generation-database",
-            "none",
-            *headers,
-        ]
+        walk = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--phases", "coverage,fuzzing"]
+        walk += ["--max-examples", "2", "--seed", "1", "--no-color", "--generation-database", "none"]
+        walk += ["--header", f"Authorization: Bearer {key}"]
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json", *walk]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.returncode == 0, done.stdout.partition("= FAILURES =")[2][:6000] + done.stderr[-2000:]
         (tested,) = re.findall(r"Tested: (\d+)", done.stdout)
-        assert int(tested) > 25
-        for path in json.loads(ask(port, "GET", "/openapi.json", **(authorized(key) if locked else {}))[2])["paths"]:
-            assert ask(port, "GET", path.replace("{version}", "1").replace("{label}", "production"))[0] != 404, path
+        document = json.loads(ask(port, "GET", "/openapi.json", x_api_key=key)[2])
+        assert int(tested) >= 30
+        for path, methods in document["paths"].items():
+            there = path.replace("{version}", "1").replace("{label}", "production")
+            for method in ("GET", "POST"):
+                status = ask(port, method, there, b"{", x_api_key=key)[0]
+                assert (status == 405) == (method.lower() not in methods), (method, there, status)
+                assert status != 404, there
     assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def authorized(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 async def pour(scope: Any, receive: Any, send: Any) -> None:
@@ -373,8 +361,7 @@ def test_client_that_does_not_take_its_answer_is_cut_off(small_crowd: tuple[int,
         client.settimeout(10)
         client.sendall(get(""))
         time.sleep(2.5)
-        with pytest.raises(ConnectionResetError):
-            everything(client)
+        assert len(everything(client)) < 20_000_000
 
 
 def test_connection_that_was_idle_for_the_longest_time_makes_room(small_crowd: tuple[int, Crowd]) -> None:
@@ -387,6 +374,5 @@ def test_connection_that_was_idle_for_the_longest_time_makes_room(small_crowd: t
         clients[-1].sendall(get("connection: close\r\n"))
         assert len(everything(clients[-1])) > 20_000_000
         for client in clients[:4]:
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+            assert client.recv(1) == b""
         assert len(crowd.idle) <= 4

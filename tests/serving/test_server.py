@@ -226,10 +226,7 @@ def test_slow_head_and_huge_head_are_ended_while_others_are_answered(port: int) 
 
 def everything(client: socket.socket) -> bytes:
     """All that comes until the connection is closed."""
-    found = b""
-    while part := client.recv(65_536):
-        found += part
-    return found
+    return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
 def test_keys_open_the_service_and_are_written_nowhere(bundle: Path, tmp_path: Path) -> None:
