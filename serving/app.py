@@ -13,9 +13,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 from swagger_ui_bundle import swagger_ui_path
 
 from serving import direct, inference, openapi, tensorflow_rest
@@ -30,11 +31,19 @@ from serving.metrics import Metrics
 from serving.middleware import Guard, Measure
 from serving.models import Model, Models, Served
 from serving.pages import render_docs, render_home, render_page
-from serving.replies import read_body, refuse, refuse_http, reply
-from serving.request import RequestError, check_rows, parse_rows
+from serving.replies import read_body, refuse, refuse_crash, refuse_http, reply
+from serving.request import MOST_EXPLAINED, RequestError, check_rows, parse_rows
 
-MOST_EXPLAINED = 16  # rows of a request
 FRESH = {"cache-control": "no-store"}
+
+
+class Assets(StaticFiles):
+    """Files that a browser takes for what their names say, and for nothing else."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        answer.headers["x-content-type-options"] = "nosniff"
+        return answer
 
 
 def make_app(
@@ -159,17 +168,17 @@ def make_app(
 
     async def home(request: Request) -> Response:
         if len(models.of) > 1:
-            return HTMLResponse(render_home(models))
-        return HTMLResponse(render_page(next(iter(models.of.values())).current.bundle, shared=False))
+            return render_home(models)
+        return render_page(next(iter(models.of.values())).current.bundle, shared=False)
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(render_page(named(request).current.bundle, shared=len(models.of) > 1))
+        return render_page(named(request).current.bundle, shared=len(models.of) > 1)
 
     async def document(request: Request) -> Response:
-        return reply(openapi.describe([model.current.bundle for model in models.of.values()]))
+        return reply(openapi.describe([model.current.bundle for model in models.of.values()], doors.locked))
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(render_docs(", ".join(models.of)))
+        return render_docs(", ".join(models.of))
 
     async def counted(request: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -182,12 +191,10 @@ def make_app(
         return {"models": found}
 
     def named(request: Request) -> Model:
-        name = request.path_params["name"]
-        if name.endswith(
-            (":predict", ":explain", ":refresh", ":feedback")
-        ):  # the path of a verb, asked by another method than its own
+        if any(one.endswith((":predict", ":explain", ":refresh", ":feedback")) for one in request.path_params.values()):
+            # The path of a verb, asked by another method than its own.
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
-        return models.find(name)
+        return models.find(request.path_params["name"])
 
     def choose(request: Request) -> tuple[Model, Served]:
         """The model of the path, and the release that it or a header names, else that in production."""
@@ -214,15 +221,15 @@ def make_app(
         ("/metadata", signature, ["GET"]),
         ("", status, ["GET"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=[
+            Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
+            Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
             *(
                 Route(f"/v1/models/{{name}}{which}{verb}", endpoint, methods=methods)
                 for verb, endpoint, methods in verbs
                 for which in ("", "/versions/{version}", "/labels/{label}")
             ),
-            Route("/v1/models/{name}:refresh", refresh, methods=["POST"]),
-            Route("/v1/models/{name}:feedback", feedback, methods=["POST"]),
             Route("/v1/models/{name}/live", figures),
             Route("/v1/models/{name}/history", history),
             Route("/v1/models", every),
@@ -245,13 +252,15 @@ def make_app(
             Route("/metrics", counted),
             Route("/openapi.json", document),
             Route("/docs", docs),
-            Mount("/docs/static", StaticFiles(directory=swagger_ui_path)),
+            Mount("/docs/static", Assets(directory=swagger_ui_path)),
         ],
         middleware=[
             Middleware(Measure, metrics=metrics, most=max_waiting),
             Middleware(Guard, doors=doors),
             Middleware(direct.Direct, models=models, max_body=max_body, log=log),
         ],
-        exception_handlers={RequestError: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
+        exception_handlers={RequestError: refuse, HTTPException: refuse_http, Exception: refuse_crash},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to where the Host header says: anywhere
+    return app

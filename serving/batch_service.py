@@ -26,6 +26,7 @@ MEDIA: dict[str, Format] = {
 GIVEN: dict[Format, str] = {"arrow": "application/vnd.apache.arrow.stream", "parquet": "application/vnd.apache.parquet"}
 MOST_BODY = 100_000_000  # bytes
 IDLE_SECONDS = 30.0  # without a byte of the body
+SLOWEST = 50_000  # bytes a second, of all that came: who drips keeps others from the line
 JOB_SECONDS = 300.0
 KEEP_SECONDS = 60.0  # that the child is kept for the next batch
 MOST_WAITING = 4  # batches, beside the one that is scored
@@ -76,12 +77,13 @@ class BatchService:
 
     async def _receive(self, request: Request, path: Path) -> None:
         """The body is in the file; RequestError 413 for one that is too large, as soon as it is known."""
-        length = 0
+        length, started = 0, asyncio.get_running_loop().time()
         parts = aiter(request.stream())
         with path.open("wb") as file:
             try:
                 while True:
-                    async with asyncio.timeout(IDLE_SECONDS):
+                    now = asyncio.get_running_loop().time()
+                    async with asyncio.timeout_at(min(now, started + length / SLOWEST) + IDLE_SECONDS):
                         part = await anext(parts)
                     length += len(part)
                     if length > self.most_body:
@@ -92,7 +94,7 @@ class BatchService:
             except ClientDisconnect as error:
                 raise RequestError(400, "the client went away before its body ended") from error
             except TimeoutError as error:
-                raise RequestError(408, f"nothing came of the body for {IDLE_SECONDS:g} s") from error
+                raise RequestError(408, f"too little came of the body for {IDLE_SECONDS:g} s") from error
 
     async def _ask(self, job: Job) -> Outcome:
         async with self._living() as child:

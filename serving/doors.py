@@ -152,21 +152,25 @@ class Provider:
             try:
                 found = jwt.decode(token, keys, algorithms=ALGORITHMS)
                 self.claims.validate(found.claims)
-            except (JoseError, ValueError, TypeError, KeyError):
+                said = found.claims.get("scope", found.claims.get("scp", ""))
+            except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # forged in some odd way
                 continue  # once more with keys that are not older than a few seconds: the provider may have new ones
-            said = found.claims.get("scope", found.claims.get("scp", ""))
             scopes = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
             allowed = tuple(scope for scope in SCOPES if scope in scopes)
             return Key(f"token of {str(found.claims.get('sub', ''))[:100]}", hash_of(token), allowed)
         return None
 
     def _current(self, fresh: bool) -> "KeySet":
-        with self.lock:
-            if time.monotonic() - self.at > (10 if fresh else JWKS_SECONDS):
+        # Whoever comes while they are fetched takes those that are there: forged tokens and a slow provider must not keep
+        # holders of good ones waiting.
+        if time.monotonic() - self.at > (10 if fresh else JWKS_SECONDS) and self.lock.acquire(blocking=False):
+            try:
                 self.at = time.monotonic()
                 with suppress(DoorError):  # a provider that does not answer: its last keys stay good
                     self.keys = self._fetch()
-            return self.keys
+            finally:
+                self.lock.release()
+        return self.keys
 
     def _fetch(self) -> "KeySet":
         import httpx

@@ -11,7 +11,7 @@ import orjson
 
 from serving.bundle import Bundle
 from serving.records import Truth
-from serving.request import MOST_FAULTS, RequestError, refuse_faults
+from serving.request import MOST_FAULTS, RequestError, check_keys, load_json, refuse_faults
 from tasks.core.target import as_text
 
 MOST_TRUTHS = 10_000  # of a request
@@ -21,10 +21,7 @@ FIELDS = {"id", "truth", "time"}
 
 def parse_truths(body: bytes, bundle: Bundle) -> list[Truth]:
     """The truths of {"feedback": [{"id", "truth", "time"?}, ...]}; RequestError 400 for another document, 422 with the fields."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from error
+    document = load_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("feedback"), list) or len(document) > 1:
         raise RequestError(400, 'expected {"feedback": [{"id": ..., "truth": ...}, ...]}, and a "time" where it is known')
     entries: list[Any] = document["feedback"]
@@ -32,6 +29,7 @@ def parse_truths(body: bytes, bundle: Bundle) -> list[Truth]:
         raise RequestError(400, "feedback is empty; expected at least one truth")
     if len(entries) > MOST_TRUTHS:
         raise RequestError(422, f"{len(entries):,} truths; send at most {MOST_TRUTHS:,} at a time")
+    check_keys(body, document, entries)
     classes = {as_text(label) for label in bundle.encoder.target.classes}
     every = (fault for i, entry in enumerate(entries) for fault in _find_faults(entry, classes, f"feedback[{i}]"))
     refuse_faults(list(islice(every, MOST_FAULTS + 1)))
@@ -85,5 +83,7 @@ def _some(classes: set[str]) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list | dict):  # which may be nested deeper than orjson writes
+        return "a list" if isinstance(value, list) else "an object"
     text = orjson.dumps(value).decode()
     return text if len(text) <= 60 else f"{text[:57]}..."

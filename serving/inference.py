@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.request import RequestError
+from serving.request import MOST_ROWS, TOO_MANY, RequestError, check_keys, load_json
 from tasks.core.encoder import Encoder
 from tasks.core.target import Target, as_text
 
@@ -22,7 +22,7 @@ NUMBERS: dict[str, str] = {
     "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 TEXT = "BYTES"
-MOST_ROWS = 1_000_000
+MOST_VALUES = 1_000_000  # of a tensor
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,10 @@ class Asked:
 def parse(body: bytes, header: str | None, encoder: Encoder) -> Asked:
     """The rows that the request's tensors make; RequestError 400 for what is no request of this protocol."""
     length = _length(header, len(body))
-    try:
-        document = orjson.loads(body[:length])
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from error
+    document = load_json(body[:length])
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list) or not document["inputs"]:
         raise RequestError(400, 'expected {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
+    check_keys(body[:length], document, document["inputs"])
     tail, columns = memoryview(body)[length:], {}
     for i, one in enumerate(document["inputs"]):
         where = f"inputs[{i}]"
@@ -69,6 +67,8 @@ def parse(body: bytes, header: str | None, encoder: Encoder) -> Asked:
     count = next(iter(sizes.values()))
     if not count:
         raise RequestError(400, "the tensors have no row")
+    if count > MOST_ROWS:
+        raise RequestError(413, f"{count:,} rows; {TOO_MANY}")
     texts = {column.name for column in (*encoder.dates, *encoder.worded, *encoder.images)}
     plain = {name: [_value(value, name in texts) for value in values] for name, values in columns.items()}
     rows = [{name: values[i] for name, values in plain.items()} for i in range(count)]
@@ -78,7 +78,7 @@ def parse(body: bytes, header: str | None, encoder: Encoder) -> Asked:
 def _length(header: str | None, size: int) -> int:
     if header is None:
         return size
-    if not header.isascii() or not header.isdigit() or int(header) > size:
+    if not header.isascii() or not header.isdigit() or len(header) > 18 or int(header) > size:
         raise RequestError(400, f"{HEADER}: found {header[:40]!r}, expected the bytes of the JSON, of {size:,} in all")
     return int(header)
 
@@ -91,14 +91,13 @@ def _tensor(one: Any, where: str, tail: memoryview) -> tuple[str, list[Any], mem
     if (
         not isinstance(shape, list)
         or len(shape) not in (1, 2)
-        or not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= MOST_ROWS for size in shape)
+        or not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= MOST_VALUES for size in shape)
         or shape[1:] not in ([], [1])
     ):
         raise RequestError(400, f"{where}.shape: expected [rows] or [rows, 1], found {_short(shape)}")
-    if kind != TEXT and kind not in NUMBERS:
+    if not isinstance(kind, str) or (kind != TEXT and kind not in NUMBERS):
         raise RequestError(400, f"{where}.datatype: expected {TEXT} or one of {sorted(NUMBERS)}, found {_short(kind)}")
-    parameters = one.get("parameters") or {}
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    size = _parameters(one, where).get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
             raise RequestError(400, f"{where}.parameters.binary_data_size: found {_short(size)}, {len(tail):,} bytes are left")
@@ -154,8 +153,15 @@ def _wanted(document: dict[str, Any]) -> tuple[tuple[str, ...], frozenset[str], 
     outputs = document.get("outputs") or []
     if not isinstance(outputs, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in outputs):
         raise RequestError(400, 'outputs: expected [{"name": ...}, ...]')
-    binary = frozenset(one["name"] for one in outputs if (one.get("parameters") or {}).get("binary_data"))
-    return tuple(one["name"] for one in outputs), binary, bool((document.get("parameters") or {}).get("binary_data_output"))
+    binary = frozenset(one["name"] for i, one in enumerate(outputs) if _parameters(one, f"outputs[{i}]").get("binary_data"))
+    return tuple(one["name"] for one in outputs), binary, bool(_parameters(document, "the request").get("binary_data_output"))
+
+
+def _parameters(one: dict[str, Any], where: str) -> dict[str, Any]:
+    found = one.get("parameters")
+    if found is not None and not isinstance(found, dict):
+        raise RequestError(400, f"{where}.parameters: expected an object, found {_short(found)}")
+    return found or {}
 
 
 def answers(target: Target, scores: NDArray[Any]) -> list[Tensor]:
@@ -216,5 +222,8 @@ def describe(name: str, version: str, encoder: Encoder) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # JSON may be nested deeper than repr goes
+        return "what is nested too deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."

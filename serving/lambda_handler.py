@@ -10,10 +10,11 @@ import sys
 
 from serving.__main__ import parse
 from serving.gateway import Function
+from serving.metrics import Metrics
 from serving.server import StartError, open_app
 
 try:
-    app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]))
+    app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]), Metrics())
 except StartError as error:
     sys.exit(f"error: {error}")
 handler = Function(app)

@@ -83,6 +83,10 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
+    def turned_away(self, status: int) -> None:
+        """A request was refused before it was known what it asks for."""
+        self.requests.labels("none", str(status)).inc()
+
     def text(self) -> bytes:
         """All of it in Prometheus' text format; of other processes up to SOON ago."""
         self.settle()

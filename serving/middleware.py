@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.doors import OPEN, Doors
 from serving.metrics import Metrics
+from serving.protocol import STARTED
 from serving.replies import refuse
 from serving.request import RequestError
 
@@ -16,10 +18,14 @@ PLAIN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.js
 
 
 class Measure:
-    """Counts each request and times it, by the route that it took; one that finds `most` others under way is sent away."""
+    """Counts each request and times it, by the route that it took; one that came behind `most` others is sent away.
+
+    Requests whose clients still send, or do not take their answers, are none of these: they wait for nobody here.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
-        self.app, self.metrics, self.most, self.waiting = app, metrics, most, 0
+        self.app, self.metrics, self.most = app, metrics, most
+        self.begun = self.ended = self.idle = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -27,44 +33,76 @@ class Measure:
             return
         status, started = 500, time.perf_counter()
 
+        async def hear() -> Message:
+            self.idle += 1
+            try:
+                return await receive()
+            finally:
+                self.idle -= 1
+
         async def listen(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            self.idle += 1
+            try:
+                await send(message)
+            finally:
+                self.idle -= 1
 
-        self.waiting += 1
-        self.metrics.waiting.set(self.waiting)
+        self.begun += 1
+        # A burst of requests is handed over at once, and each runs to its end before the next begins: they are counted where
+        # they come in, since here no two would ever meet.
+        waiting = scope.get("extensions", {}).get(STARTED, self.begun) - self.ended - self.idle
+        self.metrics.waiting.set(waiting)
         try:
-            if self.waiting > self.most and scope["path"] not in OPEN:
+            if waiting > self.most and scope["path"] not in OPEN:
                 full = RequestError(503, f"{self.most} requests are under way; come again", retry_after=1)
                 await refuse(Request(scope), full)(scope, receive, listen)
             else:
-                await self.app(scope, receive, listen)
+                await self.app(scope, hear, listen)
         finally:
-            self.waiting -= 1
-            self.metrics.waiting.set(self.waiting)
+            self.ended += 1
+            self.metrics.waiting.set(self.begun - self.ended - self.idle)
             self.metrics.answered(route_of(scope["path"]), status, time.perf_counter() - started)
 
 
 class Guard:
-    """Lets through whom the doors let through, before anything is read of the body."""
+    """Lets through whom the doors let through, and what can be understood, before anything is read of the body."""
 
     def __init__(self, app: ASGIApp, doors: Doors) -> None:
         self.app, self.doors = app, doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self.doors.locked:
+        if scope["type"] == "http":
             try:
-                asked = (scope["path"], dict(scope["headers"]))
-                if self.doors.provider:  # whose keys may have to be fetched
-                    scope["key"] = await asyncio.to_thread(self.doors.check, *asked)
-                else:
-                    scope["key"] = self.doors.check(*asked)
+                check_head(scope["method"], scope["headers"])
+                await self._check(scope)
             except RequestError as error:
                 await refuse(Request(scope), error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        if not self.doors.locked:
+            return
+        asked = (scope["path"], dict(scope["headers"]))
+        if self.doors.provider:  # whose keys may have to be fetched
+            scope["key"] = await asyncio.to_thread(self.doors.check, *asked)
+        else:
+            scope["key"] = self.doors.check(*asked)
+
+
+def check_head(method: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """RequestError 415 for a packed body, 403 for what a browser sends from a page of another site.
+
+    A browser adds the key that a person gave it to whatever such a page makes it send (CSRF).
+    """
+    for name, value in headers:
+        if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+            raise RequestError(415, f"Content-Encoding {value[:40].decode('latin-1')!r} is not taken; send the body as it is")
+        if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and method not in ("GET", "HEAD"):
+            raise RequestError(403, "a page of another site sent this; only this service's own pages may")
 
 
 def route_of(path: str) -> str:

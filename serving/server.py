@@ -6,6 +6,7 @@ import resource
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,11 +20,12 @@ from serving.follow import Follower
 from serving.log import PredictionLog
 from serving.metrics import Metrics
 from serving.models import Model, Models, Served
-from serving.protocol import PatientProtocol
+from serving.protocol import Crowd, PatientProtocol
 from tasks.cloud.storage import StorageError, open_storage
 from tasks.releases import ReleaseError, Releases, verify_signature
 
 STORE = "releases"
+GRACE_SECONDS = 35  # for what is under way when the service is told to end; a body has 30
 
 
 class StartError(Exception):
@@ -83,9 +85,8 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
     return Models(models), followers
 
 
-def open_app(args: argparse.Namespace) -> tuple[Starlette, Models]:
+def open_app(args: argparse.Namespace, metrics: Metrics) -> tuple[Starlette, Models]:
     """The application that the flags describe, and what it serves; StartError when it cannot be."""
-    metrics = Metrics()
     doors = open_doors(args)
     models, followers = load_models(args, metrics)
     app = make_app(
@@ -105,16 +106,19 @@ def open_app(args: argparse.Namespace) -> tuple[Starlette, Models]:
 def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
     """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
     allow_connections()
-    app, models = open_app(args)
+    metrics = Metrics()
+    app, models = open_app(args, metrics)
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
-        proxy_headers=False,
-        http=PatientProtocol,
+        proxy_headers=False,  # X-Forwarded-* is what anyone can write
+        ws="none",
+        http=partial(PatientProtocol, Crowd(metrics.turned_away)),  # type: ignore[arg-type]
         **tls,
     )
     try:

@@ -2,6 +2,8 @@
 
 import hmac
 import json
+import os
+import threading
 import time
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
@@ -138,7 +140,7 @@ def test_forged_tokens_open_nothing(provided: Doors) -> None:
     assert answer(provided, PREDICT, f"{signed}.{urlsafe_b64encode(code).decode().rstrip('=')}") == 401
 
 
-def encode(part: dict[str, str]) -> str:
+def encode(part: Any) -> str:
     return urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
 
 
@@ -146,3 +148,44 @@ def test_provider_without_keys_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_text("{}")
     with pytest.raises(DoorError, match="no keys at"):
         Provider(str(tmp_path / "jwks.json"), "flights", None)
+
+
+def test_odd_tokens_are_refused_and_break_nothing(provided: Doors) -> None:
+    _, body, signature = token().split(".")
+    heads: list[Any] = [[], "x", 1, None, {"alg": ["RS256"]}, {"alg": {}}, {"alg": None}, {"alg": "RS256", "kid": ["r"]}]
+    heads += [
+        {"alg": "RS256", "kid": {}},
+        {"alg": "RS256", "crit": ["x"]},
+        {"alg": "RS256", "b64": False},
+        {"alg": "RS256", "kid": "x"},
+    ]
+    for head in heads:
+        assert answer(provided, PREDICT, f"{encode(head)}.{body}.{signature}") == 401, head
+    deep = urlsafe_b64encode(b"[" * 30_000).decode().rstrip("=")
+    for odd in (f"{deep}.{body}.{signature}", f"{body}.{deep}.{signature}", "..", "a.b.c", "\xff.\xff.\xff", "é.é.é"):
+        assert answer(provided, PREDICT, odd) == 401
+    forged = ECKey.generate_key("P-256", {"kid": "r"})  # another key by the name of one that is good
+    assert answer(provided, PREDICT, token(forged, "ES256")) == 401
+    for claims in ({"exp": "x"}, {"exp": [1]}, {"aud": {}}, {"nbf": "x"}, {"iss": ["x"]}):
+        assert answer(provided, PREDICT, token(**claims)) == 401, claims
+    assert answer(provided, PREDICT, token(scope={"predict": 1})) == 403
+
+
+def test_provider_that_hangs_keeps_no_holder_of_a_good_token_waiting(tmp_path: Path) -> None:
+    public = json.dumps(KeySet([RSA, EC]).as_dict(private=False))
+    (tmp_path / "jwks.json").write_text(public)
+    provider = Provider(str(tmp_path / "jwks.json"), "flights", "https://id.example.com")
+    (tmp_path / "jwks.json").unlink()
+    os.mkfifo(tmp_path / "jwks.json")  # which nobody writes to: reading it takes for ever
+    provider.at -= 1000
+    doors = Doors(None, provider)
+    first = threading.Thread(target=answer, args=(doors, PREDICT, token()), daemon=True)
+    first.start()
+    time.sleep(0.2)
+    started = time.monotonic()
+    assert answer(doors, PREDICT, token()) == 200
+    assert answer(doors, PREDICT, token(scope=None)) == 403
+    assert time.monotonic() - started < 2
+    (tmp_path / "jwks.json").write_text(public)
+    first.join(10)
+    assert not first.is_alive()
