@@ -36,7 +36,7 @@ class Direct:
             return
         try:
             served = model.pick(Headers(scope=scope)) if model.canary else model.current
-            body = await read_body(receive, self.max_body)
+            body = await read_body(receive, self.max_body, scope)
             if is_crowded(scope):
                 served, content, name = await predict_with_others(self.batchers[model.name], served, body, scope, self.log)
             else:

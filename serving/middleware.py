@@ -31,24 +31,34 @@ class Measure:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, started = 500, time.perf_counter()
+        status, started, waits = 500, time.perf_counter(), 0
 
         async def hear() -> Message:
-            self.idle += 1
+            begin()
             try:
                 return await receive()
             finally:
-                self.idle -= 1
+                end()
 
         async def listen(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            self.idle += 1
+            begin()
             try:
                 await send(message)
             finally:
-                self.idle -= 1
+                end()
+
+        def begin() -> None:  # of a wait for the client; who sends a file also listens whether its client is still there
+            nonlocal waits
+            waits += 1
+            self.idle += waits == 1
+
+        def end() -> None:
+            nonlocal waits
+            waits -= 1
+            self.idle -= not waits
 
         self.begun += 1
         # A burst of requests is handed over at once, and each runs to its end before the next begins: they are counted where

@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.batching import CROWD
-from serving.replies import problem
+from serving.replies import CYCLE, problem
 from serving.request import RequestError
 
 HEAD_SECONDS = 10.0  # from the connection, or the head's first byte, to its last; and for a body that is no longer of use
@@ -85,6 +85,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().__init__(**made)
         self.crowd = crowd
         self.head_timer: asyncio.TimerHandle | None = None
+        self.waits_since: float | None = None
         self.write_timer: asyncio.TimerHandle | None = None
         self.head_bytes = self.hosts = 0
         self.encodings: list[bytes] = []
@@ -101,6 +102,9 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.idle.pop(self, None)
         self._stop_waiting()
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
         self._stop_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -194,7 +198,8 @@ class PatientProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self.crowd.idle.pop(self, None)
         self.crowd.started += 1
-        cycle.scope["extensions"] = {CROWD: self.tasks, STARTED: self.crowd.started}  # type: ignore[dict-item]  # ours
+        ours = {CROWD: self.tasks, STARTED: self.crowd.started, CYCLE: cycle}
+        cycle.scope["extensions"] = ours  # type: ignore[typeddict-item]  # of a server in the same process
         super()._start_asgi_task(cycle, app)
 
     def _fault(self) -> RequestError | None:
@@ -224,13 +229,25 @@ class PatientProtocol(HttpToolsProtocol):
         self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def _wait(self) -> None:
-        if self.head_timer is None:
-            self.head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        """Patience begins to end, unless it has before; one timer goes on over many requests, as each costs microseconds."""
+        if self.waits_since is None:
+            self.waits_since = self.loop.time()
+            if self.head_timer is None:
+                self.head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
 
     def _stop_waiting(self) -> None:
-        if self.head_timer is not None:
-            self.head_timer.cancel()
-            self.head_timer = None
+        self.waits_since = None
+
+    def _look_again(self) -> None:
+        """Gives up what has been waited for long enough; else the timer runs for as long as there is something to wait for."""
+        self.head_timer = None
+        if self.waits_since is None:
+            return
+        left = self.waits_since + HEAD_SECONDS - self.loop.time()
+        if left > 0:
+            self.head_timer = self.loop.call_later(left, self._look_again)
+        else:
+            self._give_up()
 
     def _stop_writing(self) -> None:
         if self.write_timer is not None:
@@ -238,7 +255,7 @@ class PatientProtocol(HttpToolsProtocol):
             self.write_timer = None
 
     def _give_up(self) -> None:
-        self.head_timer = None
+        self._stop_waiting()
         if self.in_head:
             self._break_off(RequestError(408, f"the request's head did not end within {HEAD_SECONDS:g} s"))
         else:  # nothing was asked, or this is the rest of a body that was answered

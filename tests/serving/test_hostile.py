@@ -252,8 +252,10 @@ def test_clients_that_send_or_read_slowly_take_no_place_from_others(port: int) -
             client.sendall(
                 POST + b"content-length: 100\r\n\r\n{" if i % 2 else get("", path="/docs/static/swagger-ui-bundle.js") * 8
             )
+        time.sleep(2)  # as long as their requests are being begun, they are a burst as any other
         for _ in range(20):
             assert ask(port, "POST", PATH, ROW)[0] == 200
+        assert counted(port, "tidemill_requests_in_progress") == 1  # the one that asks
 
 
 def test_burst_is_answered_up_to_the_limit_and_the_rest_told_to_come_again(port: int) -> None:
