@@ -1,5 +1,6 @@
 """A small workspace on real flights, the flow run in it by the real commands, and what the tests share."""
 
+import asyncio
 import csv
 import importlib.metadata
 import io
@@ -9,15 +10,18 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tasks.params import with_values
 
+Result = TypeVar("Result")
 ROOT = Path(__file__).parent.parent
 EVERY = 8  # of the flights, one in so many is in the small workspace
 
@@ -213,3 +217,9 @@ def states(lines: str) -> dict[str, str]:
         ):
             found[stage] = rest.split(" ")[0]
     return found
+
+
+def apart(work: Coroutine[Any, Any, Result]) -> Result:
+    """What it comes to in a thread of its own: the browser, once it was started, keeps this thread's event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

@@ -45,7 +45,11 @@ class Cluster:
         for process in (*self.workers, self.scheduler):
             process.send_signal(signal.SIGTERM)
         for process in (*self.workers, self.scheduler):
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # a worker whose scheduler was quicker may wait for it
+                process.kill()
+                process.wait()
 
 
 @pytest.fixture

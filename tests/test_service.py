@@ -120,7 +120,7 @@ def test_api_document_describes_decisions_and_explanations(port: int) -> None:
         document = json.loads(found.read())
     assert EXPLAIN in document["paths"]
     schemas = document["components"]["schemas"]
-    assert schemas["Response"]["properties"]["decisions"]["items"]["enum"] == [0, 1]
+    assert schemas["Response"]["oneOf"][0]["properties"]["decisions"]["items"]["enum"] == [0, 1]
     assert set(schemas["Explanations"]["properties"]["explanations"]["items"]["required"]) == {
         "base",
         "answer",

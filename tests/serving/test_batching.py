@@ -12,6 +12,7 @@ from serving.bundle import load_bundle
 from serving.metrics import Metrics
 from serving.models import Model, Served
 from serving.request import RequestError
+from tests.conftest import apart
 from tests.serving.stores import make_bundle, network, seal
 
 
@@ -41,7 +42,7 @@ def test_each_request_gets_its_own_rows_answered(brittle: Path) -> None:
         batcher = Batcher(model)
         return await asyncio.gather(*(batcher.score(release, rows) for rows in requests))
 
-    for rows, (scores, answer) in zip(requests, asyncio.run(together()), strict=True):
+    for rows, (scores, answer) in zip(requests, apart(together()), strict=True):
         assert scores.tolist() == release.bundle.network(release.bundle.encode(rows)).tolist()
         assert answer == release.bundle.respond(scores)
     text = metrics.text().decode()
@@ -58,7 +59,7 @@ def test_request_without_an_answer_takes_none_from_the_others(brittle: Path) -> 
         rows = ([{"distance": 1.0}], [{"distance": 9.0}], [{"distance": 2.0}])
         return await asyncio.gather(*(batcher.score(release, some) for some in rows), return_exceptions=True)
 
-    first, second, third = asyncio.run(together())
+    first, second, third = apart(together())
     assert first[1]["predictions"] == release.bundle.predict([{"distance": 1.0}])
     assert third[1]["predictions"] == release.bundle.predict([{"distance": 2.0}])
     assert isinstance(second, RequestError)

@@ -37,7 +37,7 @@ from serving.trial import Comparison, Rule
 from tasks.core.encoder import CategoryColumn, DateColumn, Encoder
 from tasks.core.target import Target
 from tests import s3
-from tests.conftest import ROOT
+from tests.conftest import ROOT, apart
 from tests.serving.every_kind import EVERY_KIND, make_network, make_rows, write_bundle
 from tests.serving.test_server import ask, counted, serving
 
@@ -127,9 +127,9 @@ def test_canary_and_shadow_stand_in_the_log_by_their_channel_under_the_same_id(
         return told
 
     model.shadow = trial
-    assert asyncio.run(ask(b"a")) == "a"
+    assert apart(ask(b"a")) == "a"
     model.shadow, model.canary = None, trial
-    assert asyncio.run(ask(b"b")) == "b"
+    assert apart(ask(b"b")) == "b"
     log.stop()
     written = {(row["id"], row["channel"], row["version"]) for row in rows_of(tmp_path / "log/flights")}
     assert written == {("a", "production", "1"), ("a", "shadow", "2"), ("b", "canary", "2")}

@@ -1,5 +1,7 @@
 """The rule of a canary: what it promotes, what it ends, and what it waits for."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,31 +21,31 @@ def compared(rule: Rule = RULE, *, rows: int = 200, moved: float = 0.0, slower: 
 
 
 @pytest.mark.parametrize(
-    ("told", "fate", "words"),
+    ("facts", "fate", "words"),
     [
-        (compared(), "promote", "200 requests in 0.0 minutes: 0 errors, p95 1.00 times production's, answers 0.000 apart"),
-        (compared(failed=4), "promote", "4 errors"),
-        (compared(failed=5), "end", "it could not answer 5 of 205 requests; at most 2.0% may fail"),
-        (compared(rows=0, failed=3), "end", "it could not answer 3 of 3 requests"),
-        (compared(slower=1.6), "end", "its p95 is 1.60 times that of production; at most 1.5"),
-        (compared(moved=0.3), "end", "its answers are 0.3"),
+        ({}, "promote", "200 requests in 0.0 minutes: 0 errors, p95 1.00 times production's, answers 0.000 apart"),
+        ({"failed": 4}, "promote", "4 errors"),
+        ({"failed": 5}, "end", "it could not answer 5 of 205 requests; at most 2.0% may fail"),
+        ({"rows": 0, "failed": 3}, "end", "it could not answer 3 of 3 requests"),
+        ({"slower": 1.6}, "end", "its p95 is 1.60 times that of production; at most 1.5"),
+        ({"moved": 0.3}, "end", "its answers are 0.3"),
     ],
 )
-def test_verdict(told: Comparison, fate: str, words: str) -> None:
-    found = told.verdict()
+def test_verdict(facts: dict[str, Any], fate: str, words: str) -> None:
+    found = compared(**facts).verdict()
     assert found is not None
     assert found[0] == fate
     assert words in found[1]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "facts",
     [
-        compared(rows=99),
-        compared(rows=FEWEST - 1, moved=0.5, slower=9.0),
-        compared(rows=0, failed=2),
-        compared(Rule(requests=100, minutes=1, errors=0.02, latency=1.5, shift=0.1)),
+        {"rows": 99},
+        {"rows": FEWEST - 1, "moved": 0.5, "slower": 9.0},
+        {"rows": 0, "failed": 2},
+        {"rule": Rule(requests=100, minutes=1, errors=0.02, latency=1.5, shift=0.1)},
     ],
 )
-def test_no_verdict_yet(told: Comparison) -> None:
-    assert told.verdict() is None
+def test_no_verdict_yet(facts: dict[str, Any]) -> None:
+    assert compared(**facts).verdict() is None
