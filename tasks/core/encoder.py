@@ -3,9 +3,10 @@
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -24,6 +25,9 @@ Places = Mapping[str, Mapping[str, list[int]]]  # of each raw column the columns
 SMOOTH_CLIP = 3.0  # spreads
 FEW = 24  # rows that are encoded value by value: of the flagship's more columns of NumPy's are faster
 FARTHEST = 1e6  # times that: all the same from there on, and its square is finite
+# Name, what makes a number of a value, edges between steps, where these begin, their widths and how many there are; where the flag
+# and the magnitude stand (0: nowhere), centre and clip of the latter, where the cycles of a date stand.
+Scale = tuple[str, Callable[[Any], float], list[float], list[float], list[float], int, int, int, float, float, int]
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ class Encoder:
         """The numbers whose magnitude is an input."""
         return tuple(column for column in self.numbers if column.spread)
 
-    @property
+    @cached_property
     def codes(self) -> int:
         """Columns of the `cat` array: one for each category, then the slots of the texts."""
         return len(self.categories) + sum(text.width for text in self.texts)
@@ -257,27 +261,33 @@ class Encoder:
     def _encode_numbers(self, row: Mapping[str, Any], line: "array[float]", start: int) -> None:
         """From `start` on the line, of zeros, is the row of `num`, by the operations of `position`, `magnitude` and `cycles` in
         their order."""
-        get = row.get
-        for place, (name, edges, last, flag, magnified, center, spread, holidays, wave) in enumerate(self._scales):
+        get, place, far_end = row.get, start, FARTHEST
+        for name, convert, inner, edges, steps, last, flag, magnified, center, spread, wave in self._scales:
             value = get(name)
             if value is not None:
-                value = float(value) if holidays is None else parse_time(value)
+                value = convert(value)
             if value is None or value != value:
                 if flag:
                     line[start + flag] = 1.0
+                place += 1
                 continue
             if last:
-                low = bisect_right(edges, value) - 1
-                low = 0 if low < 0 else last - 1 if low >= last else low
-                edge = edges[low]
-                share = (value - edge) / (edges[low + 1] - edge)
-                line[start + place] = (low + (0.0 if share < 0.0 else 1.0 if share > 1.0 else share)) / last * 2.0 - 1.0
+                low = bisect_right(inner, value)
+                share = (value - edges[low]) / steps[low]
+                if share < 0.0:
+                    share = 0.0
+                elif share > 1.0:
+                    share = 1.0
+                line[place] = (low + share) / last * 2.0 - 1.0
             if magnified:
                 far = (value - center) / spread
-                far = -FARTHEST if far < -FARTHEST else FARTHEST if far > FARTHEST else far
+                if not -far_end < far < far_end:
+                    far = far_end if far > 0.0 else -far_end
                 line[start + magnified] = far / sqrt(1.0 + far * far)
-            if holidays is not None:
+            if wave:
+                holidays = self._holidays[place - start - len(self.numbers)]
                 line[start + wave : start + wave + CYCLES] = array("f", cycles(np.array([value]), holidays)[0].tolist())
+            place += 1
 
     def _encode_words(self, row: Mapping[str, Any]) -> list[int]:
         """The row of `cat`."""
@@ -342,21 +352,20 @@ class Encoder:
         return [np.asarray(column.edges) for column in self.scaled]
 
     @cached_property
-    def _scales(self) -> list[tuple[str, list[float], int, int, int, float, float, NDArray[np.int64] | None, int]]:
-        """Of each column with a scale, for one row at a time: name, edges and the last of them, where its flag and its magnitude
-        stand (0 for none), centre and clip of the latter, and of a date the holidays and where its cycles stand."""
+    def _scales(self) -> list[Scale]:
+        """Of each column with a scale what one row at a time needs of it."""
         places = self.places
-        found: list[tuple[str, list[float], int, int, int, float, float, NDArray[np.int64] | None, int]] = []
+        found: list[Scale] = []
         for number in self.numbers:
             _, *others = places[number.name]["num"]
             flag = others.pop(0) if number.flagged else 0
             magnified = others.pop() if number.spread else 0
             clip = SMOOTH_CLIP * number.spread
-            found.append((number.name, list(number.edges), len(number.edges) - 1, flag, magnified, number.center, clip, None, 0))
-        for date, holidays in zip(self.dates, self._holidays, strict=True):
+            found.append((number.name, float, *_steps(number.edges), flag, magnified, number.center, clip, 0))
+        for date in self.dates:
             _, *others = places[date.name]["num"]
             flag, wave = (others[0], others[1]) if date.flagged else (0, others[0])
-            found.append((date.name, list(date.edges), len(date.edges) - 1, flag, 0, 0.0, 0.0, holidays, wave))
+            found.append((date.name, parse_time, *_steps(date.edges), flag, 0, 0.0, 0.0, wave))
         return found
 
     @cached_property
@@ -407,6 +416,11 @@ def seen_input(place: int) -> str:
 
 def _codes(vocabulary: Iterable[str]) -> dict[str, int]:
     return {word: code for code, word in enumerate(vocabulary, start=RESERVED)}
+
+
+def _steps(edges: tuple[float, ...]) -> tuple[list[float], list[float], list[float], int]:
+    """The edges between steps, where each step begins, how wide it is, and how many there are."""
+    return list(edges[1:-1]), list(edges[:-1]), [high - low for low, high in pairwise(edges)], len(edges) - 1
 
 
 def position(value: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -73,9 +73,11 @@ class TargetFacts:
 
 @dataclass(frozen=True)
 class TimeCut:
-    """A split by time that leaves every part with rows of every class: where the test begins, and which days validate."""
+    """A split by time that leaves every part with rows of every class: where the test begins, how many days that is before the
+    end of the newest one, and which days validate."""
 
     test_from: str
+    test_last_days: int | None  # None where times far behind all others would make that no measure
     validation_every_days: int
     train: int
     validation: int

@@ -28,7 +28,7 @@ def auc(target: NDArray[Any], scores: NDArray[Any]) -> float:
 
 def log_loss(target: NDArray[Any], scores: NDArray[Any]) -> float:
     """Mean cross-entropy in nats of probabilities [row] of class 1, or [row, class], against class codes."""
-    return float(np.mean(_losses(target, scores)))
+    return float(np.mean(row_losses(target, scores)))
 
 
 def mean_loss(task: Task, target: NDArray[Any], scores: NDArray[Any], class_weights: Sequence[float] = ()) -> float:
@@ -37,7 +37,7 @@ def mean_loss(task: Task, target: NDArray[Any], scores: NDArray[Any], class_weig
     if task == "regression":
         return float(np.mean((np.asarray(scores, np.float64) - target) ** 2))
     if class_weights:
-        return float(np.mean(np.asarray(class_weights)[np.asarray(target, np.int64)] * _losses(target, scores)))
+        return float(np.mean(np.asarray(class_weights)[np.asarray(target, np.int64)] * row_losses(target, scores)))
     return log_loss(target, scores)
 
 
@@ -147,17 +147,18 @@ def _measures(target: Target, truth: NDArray[Any], scores: NDArray[Any]) -> dict
     """The task's metrics, ready to be computed under any weights of the rows."""
     match target.task:
         case "binary":
-            return {"auc": _Auc(*_by_score(truth, scores)), "log_loss": _Mean(_losses(truth, scores))}
+            return {"auc": _Auc(*_by_score(truth, scores)), "log_loss": _Mean(row_losses(truth, scores))}
         case "multiclass":
             hits = (np.argmax(scores, axis=1) == truth).astype(np.float64)
-            return {"accuracy": _Mean(hits), "log_loss": _Mean(_losses(truth, scores))}
+            return {"accuracy": _Mean(hits), "log_loss": _Mean(row_losses(truth, scores))}
         case "regression":
             came, gap = target.decode(truth), target.decode(scores) - target.decode(truth)
             squares = gap**2
             return {"r2": _Explained(came, squares), "rmse": _Mean(squares, root=True), "mae": _Mean(np.abs(gap))}
 
 
-def _losses(target: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
+def row_losses(target: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
+    """The cross-entropy of each row in nats, of probabilities as `log_loss` takes them."""
     p = np.clip(np.asarray(scores, np.float64), 1e-7, 1 - 1e-7)
     if p.ndim == 2:
         chosen: NDArray[np.float64] = -np.log(p[np.arange(len(p)), np.asarray(target, np.int64)])
