@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
@@ -164,6 +165,20 @@ def test_groups_stand_on_one_side(tmp_path: Path) -> None:
     tested = set(pa.concat_tables(read_shards(features / "test_rows")).column("group").to_pylist())
     assert 0.2 < len(load_rows(features, "test")) / ROWS < 0.3
     assert len(tested) * 7 == pytest.approx(len(load_rows(features, "test")), abs=7)
+
+
+def test_test_part_of_the_last_days_moves_on_with_the_data(tmp_path: Path) -> None:
+    def tested(content: pa.Table, name: str) -> list[datetime]:
+        split = TimeSplit(by="time", test_last_days=9, validation_every_days=10)
+        features = run(tmp_path / name, content, table(), settings(split))
+        return sorted(pa.concat_tables(read_shards(features / "test_rows")).column("at").to_pylist())
+
+    whole = rows()
+    times = sorted(whole.column("at").to_pylist())
+    for name, content in (("whole", whole), ("sooner", whole.filter(pc.less(whole.column("at"), times[-300])))):
+        newest = max(content.column("at").to_pylist())
+        first = datetime(newest.year, newest.month, newest.day) - timedelta(days=8)
+        assert tested(content, name) == sorted(when for when in content.column("at").to_pylist() if when >= first)
 
 
 def test_part_without_a_class_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ def by_time(times: NDArray[np.datetime64], test_from: np.datetime64, validation_
     return np.where(times >= test_from, TEST, np.where(validates, VALIDATION, TRAIN)).astype(np.uint8)
 
 
+def last_days(newest: np.datetime64, days: int) -> np.datetime64:
+    """Where the last so many days begin, at midnight; the day of the newest row, begun or over, is the last one."""
+    return np.datetime64(newest, "D") - (days - 1) * DAY
+
+
 def by_chance(strata: NDArray[Any], test: float, validation: float, seed: int) -> NDArray[np.uint8]:
     """The part of each row, drawn within each stratum, so that every class is divided alike."""
     random = np.random.default_rng(seed)

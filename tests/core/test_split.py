@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.split import TEST, TRAIN, VALIDATION, by_chance, by_group, by_time
+from tasks.core.split import TEST, TRAIN, VALIDATION, by_chance, by_group, by_time, last_days
 
 
 def test_time_splits_whole_days_and_the_end() -> None:
@@ -18,6 +18,12 @@ def test_time_splits_whole_days_and_the_end() -> None:
     assert (parts[times < np.datetime64("2013-02-01")] != TEST).all()
     assert {Counter(parts[days == day]).__len__() for day in np.unique(days)} == {1}
     assert 3 <= len(np.unique(days[parts == VALIDATION])) <= 4
+
+
+@pytest.mark.parametrize("newest", ["2013-03-01T00:00", "2013-03-01T23:59:59"])
+def test_last_days_are_whole_and_the_newest_rows_day_is_one_of_them(newest: str) -> None:
+    assert last_days(np.datetime64(newest, "us"), 1) == np.datetime64("2013-03-01")
+    assert last_days(np.datetime64(newest, "us"), 29) == np.datetime64("2013-02-01")
 
 
 @given(st.lists(st.integers(0, 3), min_size=12, max_size=200), st.floats(0.1, 0.4), st.floats(0.1, 0.4), st.integers(0, 9))
