@@ -1,78 +1,72 @@
 """Requests that come at once are scored in one call: of one row the network's call costs several times what the row itself does.
 
 Nobody waits for others to come. What the event loop has read in one of its turns is parsed request by request, and scored together
-at its end; a request that is alone is scored at once.
+at its end.
 """
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.types import Scope
 
-from serving.models import BROKEN, Model, Served
+from serving.models import BROKEN, Served
 from serving.request import RequestError
 
-CROWD = "tidemill.crowd"  # the extension of an ASGI scope that holds the requests under way in this process
+Rows = list[dict[str, Any]]
+Scored = tuple[NDArray[np.float32], dict[str, list[Any]]]  # scores and answers of a request's rows
+Told = Callable[[Scored | Exception], None]  # what is done with them, which raises nothing
+
 MOST_ROWS = 16  # of a request that joins others: more are worth a call of their own
 
-Scored = tuple[NDArray[np.float32], dict[str, list[Any]]]  # scores and answers of a request's rows
-
-
-def is_crowded(scope: Scope) -> bool:
-    """Whether other requests are under way beside this one."""
-    return len(scope.get("extensions", {}).get(CROWD, ())) > 1
+log = logging.getLogger("serving")
 
 
 class Batcher:
     """Scores together what came in the same turn of the event loop."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.waiting: dict[Served, list[tuple[list[dict[str, Any]], asyncio.Future[Scored]]]] = {}
+    def __init__(self) -> None:
+        self.waiting: dict[Served, list[tuple[Rows, Told]]] = {}
 
-    def takes(self, rows: list[dict[str, Any]]) -> bool:
-        """Whether the rows may be scored with others': few of them, and no trial that is to see each request by itself."""
-        return len(rows) <= MOST_ROWS and self.model.canary is None and self.model.shadow is None
-
-    def score(self, served: Served, rows: list[dict[str, Any]]) -> asyncio.Future[Scored]:
-        """What the release says of the rows; RequestError 500 when that is no number."""
-        loop = asyncio.get_running_loop()
+    def add(self, served: Served, rows: Rows, tell: Told) -> None:
+        """`tell` will be called with what the release says of the rows, or why it says nothing."""
         if not self.waiting:
-            loop.call_soon(self._flush)
-        future: asyncio.Future[Scored] = loop.create_future()
-        self.waiting.setdefault(served, []).append((rows, future))
-        return future
+            asyncio.get_running_loop().call_soon(self.flush)
+        self.waiting.setdefault(served, []).append((rows, tell))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Whoever waits is answered."""
         groups, self.waiting = self.waiting, {}
         for served, group in groups.items():
             try:
-                self._answer(served, group)
-            except BROKEN:  # of one request, which is told so; the others are not to blame
-                for one in group:
-                    self._answer_alone(served, one)
-
-    def _answer(self, served: Served, group: list[tuple[list[dict[str, Any]], asyncio.Future[Scored]]]) -> None:
-        sizes = [len(rows) for rows, _ in group]
-        scores = served.score([row for rows, _ in group for row in rows], sizes)
-        answer, start = served.bundle.respond(scores), 0
-        for size, (_, future) in zip(sizes, group, strict=True):
-            stop = start + size
-            if not future.done():  # whose client went away
-                future.set_result((scores[start:stop], _between(answer, start, stop)))
-            start = stop
-
-    def _answer_alone(self, served: Served, one: tuple[list[dict[str, Any]], asyncio.Future[Scored]]) -> None:
-        try:
-            self._answer(served, [one])
-        except BROKEN as error:
-            if not one[1].done():
-                one[1].set_exception(RequestError(500, f"{error}; nothing was answered"))
+                outcomes: list[Scored | Exception] = [*_score(served, [rows for rows, _ in group])]
+            except Exception:  # noqa: BLE001  of one request, which is told so; the others are not to blame
+                outcomes = [_score_alone(served, rows) for rows, _ in group]
+            for (_, tell), outcome in zip(group, outcomes, strict=True):
+                tell(outcome)
 
 
-def _between(answer: Mapping[str, list[Any]], start: int, stop: int) -> dict[str, list[Any]]:
-    return {name: values[start:stop] for name, values in answer.items()}
+def _score(served: Served, requests: list[Rows]) -> list[Scored]:
+    sizes = [len(rows) for rows in requests]
+    scores = served.score([row for rows in requests for row in rows], sizes)
+    answer = served.bundle.respond(scores)
+    if len(sizes) == 1:
+        return [(scores, answer)]
+    found, start = [], 0
+    for size in sizes:
+        stop = start + size
+        found.append((scores[start:stop], {name: values[start:stop] for name, values in answer.items()}))
+        start = stop
+    return found
+
+
+def _score_alone(served: Served, rows: Rows) -> Scored | Exception:
+    try:
+        return _score(served, [rows])[0]
+    except BROKEN as error:
+        return RequestError(500, f"{error}; nothing was answered")
+    except Exception as error:
+        log.exception("release %s failed to answer", served.version)
+        return error

@@ -1,76 +1,128 @@
-"""The commonest request, rows to predict by the release in production, without Starlette's router, request and response.
+"""The commonest request, rows to predict by the release in production, answered as soon as its last byte is read.
 
-These take more time than the checks, the encoder and the network together. What is answered is the same.
+The way through ASGI, a task, a cycle of messages and Starlette, takes more time than the checks, the encoder and the network
+together. What is answered is the same: what is odd in any way, and what has to wait for something, goes that way.
 """
 
+import logging
+import time
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving import tensorflow_rest
 from serving.batch_service import is_batch
-from serving.batching import Batcher, is_crowded
+from serving.batching import MOST_ROWS, Batcher, Scored
+from serving.doors import Doors
 from serving.log import REQUEST_ID, PredictionLog, name_of, score
+from serving.middleware import check_head
 from serving.models import Model, Models, Served
-from serving.replies import read_body, refuse
+from serving.replies import CRASH, refusal
 from serving.request import RequestError, parse_rows
+from serving.traffic import Traffic
 
 FRONT, VERB = "/v1/models/", ":predict"
+ROUTE = "predict"
+
+Scope = MutableMapping[str, Any]  # as ASGI has it: of a request that no app sees, the headers and whose key was taken
+logger = logging.getLogger("serving")
+Reply = Callable[[bytes, bytes, bool], None]  # the status line and headers, the body, and whether the connection ends with them
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request whose rows are to be scored."""
+
+    scope: Scope
+    served: Served
+    rows: list[dict[str, Any]]
+    in_columns: bool
+    since: float
+    reply: Reply
 
 
 class Direct:
-    """Answers POST /v1/models/NAME:predict; everything else goes on to the app."""
+    """Answers POST /v1/models/NAME:predict where the whole request is there."""
 
-    def __init__(self, app: ASGIApp, models: Models, max_body: int, log: PredictionLog | None) -> None:
-        self.app, self.max_body, self.log = app, max_body, log
-        self.paths = {f"{FRONT}{name}{VERB}": model for name, model in models.of.items()}
-        self.batchers = {name: Batcher(model) for name, model in models.of.items()}
+    def __init__(self, models: Models, traffic: Traffic, doors: Doors, max_body: int, log: PredictionLog | None) -> None:
+        self.traffic, self.doors, self.max_body, self.log = traffic, doors, max_body, log
+        self.paths = {f"{FRONT}{name}{VERB}".encode(): model for name, model in models.of.items()}
+        self.batcher = Batcher()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self.paths.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is None or is_batch(scope):
-            await self.app(scope, receive, send)
-            return
+    def takes(self, headers: Iterable[tuple[bytes, bytes]], path: bytes) -> bool:
+        """Whether a POST to the path can be answered here, if its body is what the headers say."""
+        if path not in self.paths or self.doors.provider:  # whose keys may have to be fetched
+            return False
+        length = b""
+        for name, value in headers:
+            if name == b"content-length":
+                length = value
+        return length.isdigit() and len(length) < 16 and int(length) <= self.max_body and not is_batch(headers)
+
+    def answer(self, headers: list[tuple[bytes, bytes]], path: bytes, body: bytes, reply: Reply, alone: bool) -> None:
+        """`reply` is called with the answer: now, if the request is `alone`, else at the end of the event loop's turn."""
+        since, model = time.perf_counter(), self.paths[path]
+        scope: Scope = {"headers": headers}
+        started = self.traffic.begin()
         try:
+            self.traffic.admit(started)
+            check_head("POST", headers)
+            if self.doors.locked:
+                scope["key"] = self.doors.check(path.decode(), dict(headers))
             served = model.pick(Headers(scope=scope)) if model.canary else model.current
-            body = await read_body(receive, self.max_body, scope)
-            if is_crowded(scope):
-                served, content, name = await predict_with_others(self.batchers[model.name], served, body, scope, self.log)
-            else:
-                served, content, name = predict(model, served, body, scope, self.log)
-        except RequestError as error:
-            await refuse(Request(scope), error)(scope, receive, send)
-            return
-        headers = [*served.raw_headers, (b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
-        if name is not None:
-            headers.append((REQUEST_ID, name.encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+            rows, in_columns = parse_rows(body, served.bundle.encoder)
+            asked = Asked(scope, served, rows, in_columns, since, reply)
+            if len(rows) <= MOST_ROWS and not alone and model.canary is model.shadow is None:
+                self.batcher.add(served, rows, partial(self._told, model, asked))
+            else:  # of trials each request is one, whoever comes with it
+                asked.served, content, name = predict(model, served, rows, in_columns, scope, self.log)
+                self._well(asked, content, name)
+        except Exception as error:  # noqa: BLE001  whose client waits
+            self._fail(error, since, reply)
+
+    def flush(self) -> None:
+        """Nobody waits for the turn's end any more."""
+        self.batcher.flush()
+
+    def _told(self, model: Model, asked: Asked, outcome: Scored | Exception) -> None:
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            scores, answer = outcome
+            name = None
+            if self.log is not None:
+                name, key = name_of(asked.scope), asked.scope.get("key")
+                self.log.record(asked.served.bundle, name, asked.rows, scores, channel=model.channel_of(asked.served), key=key)
+            self._well(asked, render(answer, asked.in_columns), name)
+        except Exception as error:  # noqa: BLE001  whose client waits
+            self._fail(error, asked.since, asked.reply)
+
+    def _well(self, asked: Asked, content: bytes, name: str | None) -> None:
+        named = b"" if name is None else b"%s: %s\r\n" % (REQUEST_ID, name.encode())
+        asked.reply(b"%s%scontent-length: %d\r\n" % (asked.served.head, named, len(content)), content, False)
+        self.traffic.end(ROUTE, 200, time.perf_counter() - asked.since)
+
+    def _fail(self, error: Exception, since: float, reply: Reply) -> None:
+        if not isinstance(error, RequestError):
+            logger.error("a request failed", exc_info=error)
+            error = CRASH
+        answer = refusal(error)
+        head = [STATUS_LINE[answer.status_code], *(b"%s: %s\r\n" % header for header in answer.raw_headers)]
+        reply(b"".join(head), bytes(answer.body), answer.headers.get("connection") == "close")
+        self.traffic.end(ROUTE, answer.status_code, time.perf_counter() - since)
 
 
-def predict(model: Model, served: Served, body: bytes, scope: Scope, log: PredictionLog | None) -> tuple[Served, bytes, str | None]:
-    """The answers to the body's rows as JSON, who made them, and the request's id, if a log is kept."""
-    rows, in_columns = parse_rows(body, served.bundle.encoder)
+def predict(
+    model: Model, served: Served, rows: list[dict[str, Any]], in_columns: bool, scope: Scope, log: PredictionLog | None
+) -> tuple[Served, bytes, str | None]:
+    """Who made the answers to the rows, these as JSON, and the request's id, if a log is kept."""
     served, scores, name = score(model, served, rows, scope, log)
     return served, render(served.bundle.respond(scores), in_columns), name
-
-
-async def predict_with_others(
-    batcher: Batcher, served: Served, body: bytes, scope: Scope, log: PredictionLog | None
-) -> tuple[Served, bytes, str | None]:
-    """As `predict`, in one call of the network with the requests that came at the same time."""
-    rows, in_columns = parse_rows(body, served.bundle.encoder)
-    if not batcher.takes(rows):
-        return predict(batcher.model, served, body, scope, log)
-    scores, answer = await batcher.score(served, rows)
-    name = None
-    if log is not None:
-        name = name_of(scope)
-        log.record(served.bundle, name, rows, scores, channel=batcher.model.channel_of(served), key=scope.get("key"))
-    return served, render(answer, in_columns), name
 
 
 def render(answer: dict[str, list[Any]], in_columns: bool) -> bytes:

@@ -5,24 +5,24 @@ What is refused here never reaches the app: it is answered as an RFC 9457 proble
 
 import asyncio
 import resource
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.batching import CROWD
-from serving.replies import CYCLE, problem
+from serving.direct import Direct
+from serving.replies import problem
 from serving.request import RequestError
+from serving.traffic import STARTED, Traffic
 
 HEAD_SECONDS = 10.0  # from the connection, or the head's first byte, to its last; and for a body that is no longer of use
 HEAD_BYTES = 65_536  # of the path and all headers
 MOST_HEADERS = 256
 WRITE_SECONDS = 30.0  # for a client to take what it asked for
+LEAVE_SECONDS = 0.2  # that a connection without a request stays when the service ends: one may be on its way
 LINGER_SECONDS = 2.0  # in which what a refused client still sends is thrown away, so that it finds the answer
 SPARE_FILES = 200  # of the process' limit, for everything but connections
-STARTED = "tidemill.started"  # in a scope's extensions: how many requests had been handed to the app by then
 
 
 def most_connections() -> int:
@@ -38,10 +38,10 @@ class Together:
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self.transport, self.loop, self.head = transport, loop, b""
+        self.transport, self.loop, self.head, self.ended = transport, loop, b"", False
 
     def write(self, data: bytes) -> None:
-        if self.transport.is_closing():  # its client is gone; uvloop would raise
+        if self.ended or self.transport.is_closing():  # its client is gone, or was told enough; uvloop would raise
             return
         if self.head:
             data, self.head = self.head + data, b""
@@ -62,6 +62,7 @@ class Together:
 
     def write_eof(self) -> None:
         self.flush()
+        self.ended = True
         self.transport.write_eof()
 
     def __getattr__(self, name: str) -> Any:
@@ -70,12 +71,19 @@ class Together:
 
 @dataclass
 class Crowd:
-    """All connections of a process; `refused` is called with the status of each request that the app never sees."""
+    """All connections of a process, and what answers their commonest requests."""
 
-    refused: Callable[[int], None]
+    traffic: Traffic
+    direct: Direct
     most: int = field(default_factory=most_connections)
-    started: int = 0  # requests that were handed to the app
     idle: dict["PatientProtocol", None] = field(default_factory=dict)  # connections without one under way, the longest first
+    stamped: tuple[list[tuple[bytes, bytes]], bytes] = field(default_factory=lambda: ([], b""))
+
+    def stamp(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The headers of every answer as they are sent: uvicorn makes new ones, with the time, each second."""
+        if self.stamped[0] is not headers:
+            self.stamped = headers, b"".join(b"%s: %s\r\n" % header for header in headers)
+        return self.stamped[1]
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -84,12 +92,16 @@ class PatientProtocol(HttpToolsProtocol):
     def __init__(self, crowd: Crowd, **made: Any) -> None:
         super().__init__(**made)
         self.crowd = crowd
-        self.head_timer: asyncio.TimerHandle | None = None
-        self.waits_since: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.waits_since: float | None = None  # for the head of a request
+        self.rests_since: float | None = None  # from an answer to the next request
         self.write_timer: asyncio.TimerHandle | None = None
         self.head_bytes = self.hosts = 0
         self.encodings: list[bytes] = []
         self.in_head = self.in_message = self.refused = False
+        self.whole: list[bytes] | None = None  # the body of a request that is answered directly, once it is there
+        self.pending = False  # such a request waits for the end of the event loop's turn
+        self.leaving = False  # the service ends
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Together(transport, self.loop))  # type: ignore[arg-type]
@@ -102,9 +114,9 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.idle.pop(self, None)
         self._stop_waiting()
-        if self.head_timer is not None:
-            self.head_timer.cancel()
-            self.head_timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         self._stop_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -113,6 +125,7 @@ class PatientProtocol(HttpToolsProtocol):
         if self.refused:
             return
         self._unset_keepalive_if_required()
+        self.rests_since = None
         if self.cycle is None or self.cycle.response_complete:
             self._wait()  # even if it is an empty line only, which begins no request
         try:
@@ -122,8 +135,34 @@ class PatientProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {str(error)[:100]}"
             self._break_off(RequestError(400, f"this is no request of HTTP/1.1{reason}"))
+        if self.whole is not None:  # it does not end here: the app has the patience to wait for more
+            whole, self.whole = self.whole, None
+            super().on_headers_complete()
+            for part in whole:
+                super().on_body(part)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio asks for it
+        """Who has said all that it will say may still wait for its answers; over TLS the connection has ended."""
+        self._settle()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or not self.transport.can_write_eof():
+            return None
+        cycle.keep_alive = False  # it is the last one
+        return True
+
+    def shutdown(self) -> None:
+        """The connection ends with the answer to what was asked, also if that was not read yet: to close it would lose it."""
+        self._settle()
+        self.leaving = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LEAVE_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_message_begin(self) -> None:
+        self._settle()
+        self._unset_keepalive_if_required()  # of the answer to the one before it in the same packet
+        self.rests_since = None
         super().on_message_begin()
         self.head_bytes = self.hosts = 0
         self.encodings = []
@@ -138,7 +177,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)
         if not self.in_head:  # a trailer, of which none is of use, and which must not pass for a header
             return
-        super().on_header(name, value)
+        super().on_header(name, value.rstrip(b" \t"))  # llhttp leaves what RFC 9112 (5) has end with the line
         name = self.headers[-1][0]
         if name == b"host":
             self.hosts += 1
@@ -156,15 +195,24 @@ class PatientProtocol(HttpToolsProtocol):
             return
         if fault := self._fault():
             self._break_off(fault)
+        elif self._is_direct():
+            self.whole = []
         else:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.refused and not self.parser.should_upgrade():
+        if self.whole is not None:
+            self.whole.append(body)
+        elif not self.refused and not self.parser.should_upgrade():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.in_message = False
+        if self.whole is not None:
+            whole, self.whole, self.pending = b"".join(self.whole), None, True
+            self.crowd.idle.pop(self, None)
+            self.crowd.direct.answer(self.headers, self.url, whole, self._reply, len(self.connections) == 1)
+            return
         if self.refused or self.parser.should_upgrade():
             return
         answered = self.cycle.response_complete
@@ -197,10 +245,46 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self.crowd.idle.pop(self, None)
-        self.crowd.started += 1
-        ours = {CROWD: self.tasks, STARTED: self.crowd.started, CYCLE: cycle}
-        cycle.scope["extensions"] = ours  # type: ignore[typeddict-item]  # of a server in the same process
+        if self.leaving and not self.pipeline:
+            cycle.keep_alive = False
+        started = {STARTED: self.crowd.traffic.begin()}
+        cycle.scope["extensions"] = started  # type: ignore[typeddict-item]  # of a server in the same process
         super()._start_asgi_task(cycle, app)
+
+    def _is_direct(self) -> bool:
+        """Whether the request may be one that needs no app: nothing before it is unanswered, and nothing is odd about it."""
+        if (
+            (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused
+            or self.leaving
+            or self.encodings
+            or self.expect_100_continue
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or not self.parser.should_keep_alive()
+        ):
+            return False
+        return self.crowd.direct.takes(self.headers, self.url)
+
+    def _reply(self, head: bytes, content: bytes, last: bool) -> None:
+        """The answer to a request that no app saw; the connection ends with it, if it is the `last`."""
+        self.pending = False
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.transport.write(b"%s%s\r\n%s" % (head, self.crowd.stamp(self.server_state.default_headers), content))
+        if last:
+            self.transport.close()
+            self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+        else:
+            self.crowd.idle[self] = None
+            self.rests_since = self.loop.time()
+            self._look_later()
+
+    def _settle(self) -> None:
+        """What came before on this connection is answered."""
+        if self.pending:
+            self.crowd.direct.flush()
 
     def _fault(self) -> RequestError | None:
         """What must not be guessed at: another server before this one may have guessed otherwise (RFC 9112, 3.2 and 6.1)."""
@@ -232,22 +316,28 @@ class PatientProtocol(HttpToolsProtocol):
         """Patience begins to end, unless it has before; one timer goes on over many requests, as each costs microseconds."""
         if self.waits_since is None:
             self.waits_since = self.loop.time()
-            if self.head_timer is None:
-                self.head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
+            self._look_later()
 
     def _stop_waiting(self) -> None:
         self.waits_since = None
 
+    def _look_later(self) -> None:
+        if self.timer is None:
+            self.timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
+
     def _look_again(self) -> None:
         """Gives up what has been waited for long enough; else the timer runs for as long as there is something to wait for."""
-        self.head_timer = None
-        if self.waits_since is None:
+        self.timer = None
+        since, patience, end = self.waits_since, HEAD_SECONDS, self._give_up
+        if since is None:
+            since, patience, end = self.rests_since, self.timeout_keep_alive, self.timeout_keep_alive_handler
+        if since is None:
             return
-        left = self.waits_since + HEAD_SECONDS - self.loop.time()
+        left = since + patience - self.loop.time()
         if left > 0:
-            self.head_timer = self.loop.call_later(left, self._look_again)
+            self.timer = self.loop.call_later(left, self._look_again)
         else:
-            self._give_up()
+            end()
 
     def _stop_writing(self) -> None:
         if self.write_timer is not None:
@@ -281,9 +371,10 @@ class PatientProtocol(HttpToolsProtocol):
         """The client is told, and nothing more is taken from it."""
         if self.refused:
             return
+        self._settle()
         self.refused = True
         self._stop_waiting()
-        self.crowd.refused(error.status)
+        self.crowd.traffic.metrics.turned_away(error.status)
         running = self.cycle is not None and not self.cycle.response_complete
         if running and (self.pipeline or not self.cycle.more_body):  # what came before it is answered first
             self.cycle.keep_alive = False

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.batching import CROWD, MOST_ROWS, Batcher, is_crowded
+from serving.batching import Batcher, Scored
 from serving.bundle import load_bundle
 from serving.metrics import Metrics
-from serving.models import Model, Served
+from serving.models import Served
 from serving.request import RequestError
 from tests.conftest import apart
 from tests.serving.stores import make_bundle, network, seal
@@ -27,22 +28,32 @@ def brittle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bundle"
 
 
-def served(folder: Path) -> tuple[Model, Served, Metrics]:
+def served(folder: Path) -> tuple[Served, Metrics]:
     metrics = Metrics()
-    model = Model("flights", metrics)
-    model.production = Served(load_bundle(folder), metrics)
-    return model, model.production, metrics
+    return Served(load_bundle(folder), metrics), metrics
+
+
+def together(release: Served, requests: list[list[dict[str, Any]]]) -> list[Scored | Exception]:
+    """What each of the requests, which come in one turn of the event loop, is told."""
+    told: dict[int, Scored | Exception] = {}
+
+    async def turn() -> None:
+        batcher = Batcher()
+        for i, rows in enumerate(requests):
+            batcher.add(release, rows, partial(told.__setitem__, i))
+        assert not told  # the turn is not over
+        await asyncio.sleep(0)
+
+    apart(turn())
+    return [told[i] for i in range(len(requests))]
 
 
 def test_each_request_gets_its_own_rows_answered(brittle: Path) -> None:
-    model, release, metrics = served(brittle)
+    release, metrics = served(brittle)
     requests = [[{"distance": 0.1 * i + 0.01 * j} for j in range(i % 3 + 1)] for i in range(40)]
-
-    async def together() -> list[Any]:
-        batcher = Batcher(model)
-        return await asyncio.gather(*(batcher.score(release, rows) for rows in requests))
-
-    for rows, (scores, answer) in zip(requests, apart(together()), strict=True):
+    for rows, outcome in zip(requests, together(release, requests), strict=True):
+        assert not isinstance(outcome, Exception)
+        scores, answer = outcome
         assert scores.tolist() == release.bundle.network(release.bundle.encode(rows)).tolist()
         assert answer == release.bundle.respond(scores)
     text = metrics.text().decode()
@@ -52,24 +63,11 @@ def test_each_request_gets_its_own_rows_answered(brittle: Path) -> None:
 
 
 def test_request_without_an_answer_takes_none_from_the_others(brittle: Path) -> None:
-    model, release, _ = served(brittle)
-
-    async def together() -> list[Any]:
-        batcher = Batcher(model)
-        rows = ([{"distance": 1.0}], [{"distance": 9.0}], [{"distance": 2.0}])
-        return await asyncio.gather(*(batcher.score(release, some) for some in rows), return_exceptions=True)
-
-    first, second, third = apart(together())
+    release, _ = served(brittle)
+    first, second, third = together(release, [[{"distance": 1.0}], [{"distance": 9.0}], [{"distance": 2.0}]])
+    assert not isinstance(first, Exception)
+    assert not isinstance(third, Exception)
     assert first[1]["predictions"] == release.bundle.predict([{"distance": 1.0}])
     assert third[1]["predictions"] == release.bundle.predict([{"distance": 2.0}])
     assert isinstance(second, RequestError)
     assert (second.status, "answers what is no number" in second.detail) == (500, True)
-
-
-def test_who_joins_others(brittle: Path) -> None:
-    model, _, _ = served(brittle)
-    assert Batcher(model).takes([{}] * MOST_ROWS)
-    assert not Batcher(model).takes([{}] * (MOST_ROWS + 1))
-    assert is_crowded({"extensions": {CROWD: {1, 2}}})
-    assert not is_crowded({"extensions": {CROWD: {1}}})
-    assert not is_crowded({})
