@@ -19,8 +19,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 from swagger_ui_bundle import swagger_ui_path
 
-from serving import direct, inference, openapi, tensorflow_rest
+from serving import inference, openapi, tensorflow_rest
 from serving.batch_service import MOST_BODY, BatchService, is_batch
+from serving.direct import predict as predict_rows
 from serving.doors import Doors
 from serving.feedback import parse_truths
 from serving.follow import Follower
@@ -33,6 +34,7 @@ from serving.models import Model, Models, Served
 from serving.pages import render_docs, render_home, render_page
 from serving.replies import read_body, refuse, refuse_crash, refuse_http, reply
 from serving.request import MOST_EXPLAINED, RequestError, check_rows, parse_rows
+from serving.traffic import Traffic
 
 FRESH = {"cache-control": "no-store"}
 
@@ -50,38 +52,46 @@ def make_app(
     models: Models,
     metrics: Metrics,
     doors: Doors,
+    traffic: Traffic,
     *,
     max_body: int,
-    max_waiting: int,
     followers: Sequence[Follower] = (),
     poll_seconds: float = 0.0,
     max_batch_body: int = MOST_BODY,
     log: PredictionLog | None = None,
 ) -> Starlette:
-    """An ASGI application; whom `doors` stop, bodies of more than `max_body` bytes and requests beside `max_waiting` others are
+    """An ASGI application; whom `doors` stop, bodies of more than `max_body` bytes and requests that `traffic` does not admit are
     refused. `followers` look at their stores every `poll_seconds`; the `log` is written to its end when the application ends."""
     following = {follower.model.name: follower for follower in followers}
     batches = BatchService(max_batch_body)
     histories = {name: History(follower) for name, follower in following.items()}
     lately = Live(metrics)
+    heavy = asyncio.Lock()  # of what takes long one piece is done at a time, and whoever asks for a row or two goes between
 
     async def predict(request: Request) -> Response:
         model, served = choose(request)
-        if is_batch(request.scope):
+        if is_batch(request.scope["headers"]):
             response, count = await batches.answer(request, served.bundle.folder, served.headers)
             served.counts.rows.observe(count)
             return response
         body = await read_body(request.receive, max_body)
-        served, content, name = direct.predict(model, served, body, request.scope, log)
+        async with heavy:
+            rows, in_columns = parse_rows(body, served.bundle.encoder)
+            await asyncio.sleep(0)
+            served, content, name = predict_rows(model, served, rows, in_columns, request.scope, log)
+            await asyncio.sleep(0)
         return Response(content, headers={**served.headers, **id_header(name)}, media_type="application/json")
 
     async def infer(request: Request) -> Response:
         model, served = choose(request)
         body = await read_body(request.receive, max_body)
         encoder = served.bundle.encoder
-        asked = inference.parse(body, request.headers.get(inference.HEADER), encoder)
-        check_rows(asked.rows, encoder, "row")
-        served, scores, name = score(model, served, asked.rows, request.scope, log, asked.id)
+        async with heavy:
+            asked = inference.parse(body, request.headers.get(inference.HEADER), encoder)
+            check_rows(asked.rows, encoder, "row")
+            await asyncio.sleep(0)
+            served, scores, name = score(model, served, asked.rows, request.scope, log, asked.id)
+            await asyncio.sleep(0)
         tensors = inference.answers(served.bundle.encoder.target, scores)
         content, length = inference.render(asked, tensors, model.name, served.version)
         binary = {} if length is None else {inference.HEADER: str(length)}
@@ -105,9 +115,10 @@ def make_app(
             )
         explanations = []
         for row in rows:
-            label, found = served.bundle.explain(row)
+            async with heavy:
+                label, found = served.bundle.explain(row)
+                await asyncio.sleep(0)
             explanations.append({**asdict(found), **({} if label is None else {"class": label})})
-            await asyncio.sleep(0)  # whoever waits for a prediction goes first
         return reply({"explanations": explanations}, headers=served.headers)
 
     async def metadata(request: Request) -> Response:
@@ -255,9 +266,8 @@ def make_app(
             Mount("/docs/static", Assets(directory=swagger_ui_path)),
         ],
         middleware=[
-            Middleware(Measure, metrics=metrics, most=max_waiting),
+            Middleware(Measure, traffic=traffic),
             Middleware(Guard, doors=doors),
-            Middleware(direct.Direct, models=models, max_body=max_body, log=log),
         ],
         exception_handlers={RequestError: refuse, HTTPException: refuse_http, Exception: refuse_crash},  # type: ignore[dict-item]
         lifespan=lifespan,

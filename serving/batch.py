@@ -10,9 +10,8 @@ from typing import Literal
 
 from serving.cache import cache_name, default_cache
 from tasks.cloud.storage import StorageError, open_storage
-from tasks.releases import ReleaseError, Releases
+from tasks.releases import STORE, ReleaseError, Releases, verify_signature
 
-STORE = "releases"
 Format = Literal["arrow", "parquet"]
 ENDINGS: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".arrows": "arrow", ".arrow": "arrow"}
 MEMORY = 1 << 30  # bytes that scoring a file may need, beyond the process itself
@@ -53,15 +52,20 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with releases/ (here)")
     parser.add_argument("--store", metavar="PLACE", help="another release store than that: a folder or s3://BUCKET/PREFIX")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder, instead of a store's production release")
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="public key in PEM: only a bundle that it signed is used")
     args = parser.parse_args()
     try:
-        print(score(args.source, args.target, args.bundle, args.store or str(args.workspace / STORE)))
-    except (BatchError, OSError) as error:
+        key = args.verify.read_bytes() if args.verify else None
+        if args.bundle and key is not None:
+            verify_signature(args.bundle, key)
+        bundle = args.bundle or find_production(args.store or str(args.workspace / STORE), key)
+        print(score(args.source, args.target, bundle))
+    except (BatchError, ReleaseError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def score(source: Path, target: Path, bundle: Path | None, store: str) -> str:
+def score(source: Path, target: Path, bundle: Path) -> str:
     """The target holds the answers; returns what was done, in words. BatchError when it is not, and the target is as it was."""
     taken, given = map(format_of, (source, target))
     if not source.is_file():
@@ -70,7 +74,7 @@ def score(source: Path, target: Path, bundle: Path | None, store: str) -> str:
         raise BatchError(f"{target.parent} is no folder; make it first")
     aside = target.with_name(f".{target.name}.partial")
     try:
-        job = Job(str(bundle or find_production(store)), str(source), taken, str(aside), given)
+        job = Job(str(bundle), str(source), taken, str(aside), given)
         outcome = run(job)
         if outcome.status != 200:
             raise BatchError(outcome.detail)
@@ -97,14 +101,12 @@ def run(job: Job) -> Outcome:
     return Outcome(**told) if "status" in told else Outcome(status=413, detail=ENDED)
 
 
-def find_production(store: str) -> Path:
+def find_production(store: str, public_key: bytes | None) -> Path:
     """The folder of the store's release in production, verified; BatchError when there is none."""
     try:
         releases = Releases(open_storage(store))
-        found = releases.channel("production")
-        if found is None:
-            raise BatchError(f"{store} has no release in production; `python -m flows.train` makes one")
-        return releases.fetch(found[0].version, default_cache() / cache_name(store))
+        channel, _ = releases.production()
+        return releases.fetch(channel.version, default_cache() / cache_name(store), public_key)
     except (StorageError, ReleaseError) as error:
         raise BatchError(str(error)) from error
 

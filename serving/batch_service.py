@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Scope
 
 from serving.batch import ENDED, Format, Job, Outcome
 from serving.request import RequestError
 
+Headers = Iterable[tuple[bytes, bytes]]
 MEDIA: dict[str, Format] = {
     "application/vnd.apache.arrow.stream": "arrow",
     "application/vnd.apache.parquet": "parquet",
@@ -44,7 +44,7 @@ class BatchService:
 
     async def answer(self, request: Request, bundle: Path, headers: dict[str, str]) -> tuple[Response, int]:
         """The answers to the rows of the request's body, by the bundle in that folder, and how many there are."""
-        taken = MEDIA[media_type(request.scope)]
+        taken = MEDIA[media_type(request.scope["headers"])]
         given = _wanted(request.headers.get("accept", ""), taken)
         if self.waiting > MOST_WAITING:
             raise RequestError(503, f"{MOST_WAITING} batches wait already; come again", retry_after=10)
@@ -137,13 +137,13 @@ class BatchService:
                 self.child.kill()
 
 
-def is_batch(scope: Scope) -> bool:
+def is_batch(headers: Headers) -> bool:
     """Whether the body is said to be a file of Arrow or Parquet."""
-    return media_type(scope) in MEDIA
+    return media_type(headers) in MEDIA
 
 
-def media_type(scope: Scope) -> str:
-    for name, value in scope["headers"]:
+def media_type(headers: Headers) -> str:
+    for name, value in headers:
         if name == b"content-type":
             return str(value.decode("latin-1").partition(";")[0].strip().lower())
     return ""

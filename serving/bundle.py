@@ -95,12 +95,12 @@ def load_bundle(folder: Path) -> Bundle:
         )
         if not bundle.golden or len(bundle.golden) != len(bundle.predictions):
             raise BundleError(f"{folder} has {len(bundle.golden)} golden rows and {len(bundle.predictions)} answers to them")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise BundleError(f"{folder} is no bundle of this format: {error!r}") from error
     try:
         gap = np.max(np.abs(np.subtract(_flat(bundle.predict(bundle.golden)), _flat(bundle.predictions))))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder} has golden rows that do not fit its encoder: {error}") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # the last is how LiteRT refuses a shape
+        raise BundleError(f"{folder} has golden rows that do not fit its encoder or network: {error}") from error
     if not gap <= GOLDEN_TOLERANCE * bundle.encoder.target.scale:  # NaN is below nothing
         raise BundleError(f"{folder} answers its golden rows {gap:.2g} apart from what it recorded; it is not served")
     return bundle

@@ -79,6 +79,8 @@ def load_keys(path: Path) -> list[Key]:
                 raise ValueError(f"key {key.name!r} has the scopes {strange}; there are {list(SCOPES)}")
             if len(key.sha256) != 64 or (key.expires and datetime.fromisoformat(key.expires).tzinfo is None):
                 raise ValueError(f"key {key.name!r} needs the sha256 of a key, and a time zone where it expires")
+            if not 0 <= key.per_second < math.inf:
+                raise ValueError(f"key {key.name!r} is good for {key.per_second} requests a second; expected 0 (no limit) or more")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DoorError(f"{path} holds no keys: {error}; `python -m serving.keys` writes it") from error
     return keys
@@ -224,7 +226,9 @@ class Doors:
         if needed not in key.scopes:
             raise RequestError(403, f"this key may {' and '.join(key.scopes) or 'do nothing'}; {path[:100]} needs {needed}")
         if key.per_second:
-            bucket = self.buckets.setdefault(key.sha256, Bucket(key.per_second))
+            bucket = self.buckets.get(key.sha256)
+            if bucket is None or bucket.rate != key.per_second:
+                bucket = self.buckets[key.sha256] = Bucket(key.per_second)
             if wait := bucket.wait():
                 raise RequestError(429, f"more than {key.per_second:g} requests a second", retry_after=math.ceil(wait))
         return key.name

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +43,29 @@ class Follower:
         self.silent = False  # the store did not answer the last time
 
     def start(self) -> Model:
-        """The model with what production names, else with the release before it; BundleError when neither can be served."""
-        try:
-            found = self.releases.channel("production")
-        except StorageError as error:
-            raise BundleError(str(error)) from error
-        if found is None:
-            raise BundleError(
-                f"{self.releases.storage.place} has no release in production; `python -m flows.train` makes one, "
-                "--store names another place"
-            )
-        channel, tag = found
-        model = Model(channel.name, self.metrics)
-        self.model = model
+        """The model with what production names, else with the release before it, else with none until a look finds one.
+
+        ReleaseError or StorageError when the store does not say which model it is of.
+        """
+        channel, tag = self.releases.production()
+        self.model = Model(channel.name, self.metrics)
         self.tags["production"] = tag
         try:
             self._serve(Served(self._load(channel), self.metrics))
+            self._date(channel)
         except REFUSALS as error:
-            if channel.previous is None:
-                raise BundleError(str(error)) from error
             self._refuse("production", channel.version, str(error))
-            self._serve(Served(self._load(replace(channel, version=channel.previous)), self.metrics))
-        return model
+            self.again["production"] = 0.0
+            if channel.previous is not None:
+                self._stand_in(replace(channel, version=channel.previous))
+        return self.model
+
+    def _stand_in(self, channel: Channel) -> None:
+        """What production served before serves on, if it can."""
+        try:
+            self._serve(Served(self._load(channel), self.metrics))
+        except REFUSALS as error:
+            say(f"{channel.name}: {channel.version}, which production served before, is refused too: {error}")
 
     async def follow(self, seconds: float) -> None:
         """Looks at the store again and again, after so many seconds or when told to."""
@@ -73,6 +75,8 @@ class Follower:
                     await self.told.wait()
             self.told.clear()
             asked = self.asked
+            if asked > self.done:  # by someone who may have mended what was refused
+                self.again = dict.fromkeys(self.again, 0.0)
             try:
                 await self.look()
                 self.silent = False
@@ -96,8 +100,9 @@ class Follower:
     async def look(self) -> None:
         """The model is as the channels say, as far as they name what can be served."""
         await self._channel("production", self._production)
-        await self._channel("canary", self._trial)
-        await self._channel("shadow", self._trial)
+        if self.model.ready:  # what a trial is held against
+            await self._channel("canary", self._trial)
+            await self._channel("shadow", self._trial)
 
     async def settle(self) -> None:
         """A canary that its rule promotes or ends is in production or gone."""
@@ -143,7 +148,7 @@ class Follower:
         except REFUSALS as error:
             assert found is not None
             self._refuse(name, found[0].version, str(error))
-            self.again[name] = now + AGAIN_SECONDS
+            self.again[name] = now + (AGAIN_SECONDS if self.model.ready else 0.0)  # while nobody is answered, at each look
         else:
             self._accept(name)
         self.tags[name] = tag
@@ -152,6 +157,7 @@ class Follower:
         if channel is None:  # a channel that is gone is no reason to stop
             return
         self._serve(await self._take(channel))
+        self._date(channel)
 
     async def _trial(self, name: str, channel: Channel | None) -> None:
         """The trial of the channel begins, goes on with another share, or is over."""
@@ -205,6 +211,11 @@ class Follower:
     def _tell(self, served: Served, channel: str, value: int) -> None:
         bundle = served.bundle
         self.metrics.release.labels(bundle.name, bundle.version, bundle.chosen, channel).set(value)
+
+    def _date(self, channel: Channel) -> None:
+        """Prometheus is told since when production serves it; of channels moved by older versions nobody knows."""
+        with suppress(ValueError):
+            self.metrics.since.labels(self.model.name, "production").set(datetime.fromisoformat(channel.since).timestamp())
 
     def _refuse(self, channel: str, version: str, why: str) -> None:
         name = self.model.name

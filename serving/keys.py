@@ -7,6 +7,8 @@ from pathlib import Path
 
 from serving.doors import SCOPES, DoorError, load_keys, make_key, save_keys
 
+MOST_DAYS = 36_500.0
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serving.keys", description=__doc__)
@@ -15,10 +17,10 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="make a key and show it, this once")
-    add.add_argument("name")
+    add.add_argument("name", type=word)
     add.add_argument("--scope", action="append", choices=SCOPES, help="what it is for; more than once for more (predict)")
-    add.add_argument("--days", type=float, help="until it expires (never)")
-    add.add_argument("--per-second", type=float, default=0.0, help="requests that it is good for (no limit)")
+    add.add_argument("--days", type=days, help="until it expires (never)")
+    add.add_argument("--per-second", type=limit, default=0.0, help="requests that it is good for (0: no limit)")
     commands.add_parser("list", help="names, scopes and ends")
     remove = commands.add_parser("remove", help="a running service refuses it within a second or two")
     remove.add_argument("name")
@@ -46,6 +48,27 @@ def main() -> None:
     except DoorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def word(text: str) -> str:
+    """A name that can be read; ValueError for what is none."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def days(text: str) -> float:
+    """Days above 0 that a calendar holds; ValueError for what is none."""
+    if not 0 < float(text) <= MOST_DAYS:
+        raise ValueError
+    return float(text)
+
+
+def limit(text: str) -> float:
+    """A rate of 0 or more; ValueError for what is none."""
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 if __name__ == "__main__":

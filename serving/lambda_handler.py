@@ -11,10 +11,10 @@ import sys
 from serving.__main__ import parse
 from serving.gateway import Function
 from serving.metrics import Metrics
-from serving.server import StartError, open_app
+from serving.server import StartError, open_service
 
 try:
-    app, _ = open_app(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]), Metrics())
+    service = open_service(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]), Metrics())
 except StartError as error:
     sys.exit(f"error: {error}")
-handler = Function(app)
+handler = Function(service.app)

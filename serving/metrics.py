@@ -7,6 +7,7 @@ of them tells the sum.
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -22,15 +23,21 @@ from tasks.core.expected import SHARES, SPREADS, count_lacking, counted_columns,
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 SOON = 0.05  # seconds
+SLOW_CLIENT = 408  # the status of a request whose client did not end it: the time is the client's
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+FILES = ("counter", "histogram", "gauge_livesum", "gauge_livemax")  # of a process there
+FILE_BYTES = 1 << 20  # of each
 
 
 class Metrics:
     """The counters of one process."""
 
     def __init__(self) -> None:
+        """OSError when the disk has no room for the counters of several processes."""
         self.registry = CollectorRegistry()
         self.shared = FOLDER in os.environ
+        if self.shared:
+            _take_room(Path(os.environ[FOLDER]))
         made: dict[str, Any] = {"registry": self.registry, "namespace": "tidemill"}
         of = ["model", "version"]
         self.requests = Counter("requests", "Requests by route and status", ["route", "status"], **made)
@@ -68,20 +75,32 @@ class Metrics:
             multiprocess_mode="livemax",
             **made,
         )
+        self.since = Gauge(
+            "channel_since_timestamp_seconds",
+            "When the channel was moved to what it serves, in seconds since 1970",
+            ["model", "channel"],
+            multiprocess_mode="livemax",
+            **made,
+        )
         self.silent = Counter("store_errors", "Looks at the release store that it did not answer", ["model"], **made)
         self.tried = Counter("trial_requests", "Requests that a canary or shadow was tried on", [*of, "channel"], **made)
         self.failed = Counter("trial_errors", "Requests that a canary or shadow could not answer", [*of, "channel"], **made)
         if not self.shared:
             ProcessCollector(registry=self.registry, namespace="")
         self.counts: WeakSet[Counts] = WeakSet()
-        self._of_request: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self.ended: dict[tuple[str, int], list[float]] = {}  # by route and status, the seconds of requests that are to be counted
+        self.due = False
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        if (found := self._of_request.get((route, status))) is None:
-            found = self._of_request[route, status] = (self.requests.labels(route, str(status)), self.seconds.labels(route))
-        found[0].inc()
-        found[1].observe(seconds)
+        """A request was answered, which will be counted with the next."""
+        self.ended.setdefault((route, status), []).append(seconds)
+        self.soon()
+
+    def soon(self) -> None:
+        """What is seen until then is counted together: of one row that costs NumPy and the files as much as the row's answer."""
+        if not self.due:
+            self.due = True
+            asyncio.get_running_loop().call_later(SOON, self.settle)
 
     def turned_away(self, status: int) -> None:
         """A request was refused before it was known what it asks for."""
@@ -94,6 +113,15 @@ class Metrics:
 
     def settle(self) -> None:
         """Of this process nothing that was seen waits to be counted."""
+        self.due = False
+        ended, self.ended = self.ended, {}
+        for (route, status), times in ended.items():
+            self.requests.labels(route, str(status)).inc(len(times))
+            if status == SLOW_CLIENT:
+                continue
+            observe = self.seconds.labels(route).observe
+            for seconds in times:
+                observe(seconds)
         for counts in self.counts:
             counts.count()
 
@@ -110,7 +138,7 @@ class Counts:
     """What is counted of one bundle's rows and answers."""
 
     def __init__(self, metrics: Metrics, bundle: Bundle) -> None:
-        self.encoder, self.names = bundle.encoder, (bundle.name, bundle.version)
+        self.metrics, self.encoder, self.names = metrics, bundle.encoder, (bundle.name, bundle.version)
         self.seen: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # `num`, `cat` and scores that are to be counted
         self.sizes: list[int] = []  # of the requests that they are of
         metrics.counts.add(self)
@@ -126,12 +154,8 @@ class Counts:
         ]
 
     def see(self, encoded: Mapping[str, NDArray[Any]], scores: NDArray[Any], sizes: Iterable[int]) -> None:
-        """Requests of so many rows were answered: how many, what they lack and how their answers lie will be counted with the next.
-
-        One row alone costs NumPy and the metrics' files as much as all the rest of its answer.
-        """
-        if not self.seen:
-            asyncio.get_running_loop().call_later(SOON, self.count)
+        """Requests of so many rows were answered: what they lack and how their answers lie will be counted with the next."""
+        self.metrics.soon()
         self.seen.append((encoded["num"], encoded["cat"], scores))
         self.sizes.extend(sizes)
 
@@ -149,6 +173,16 @@ class Counts:
         for histogram, answers in zip(self.answers, measure(self.encoder.target, np.concatenate(scores)), strict=True):
             for answer in answers.tolist():
                 histogram.observe(answer)
+
+
+def _take_room(folder: Path) -> None:
+    """The counters' files have their place on the disk.
+
+    prometheus_client makes them with holes: to write into one when the disk is full kills the process (SIGBUS).
+    """
+    for name in FILES:
+        with (folder / f"{name}_{os.getpid()}.db").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
 
 
 def _add(counters: Sequence[Counter], rows: NDArray[Any]) -> None:

@@ -4,34 +4,28 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.doors import OPEN, Doors
-from serving.metrics import Metrics
-from serving.protocol import STARTED
-from serving.replies import refuse
+from serving.replies import refusal
 from serving.request import RequestError
+from serving.traffic import STARTED, Traffic
 
 VERBS = (":predict", ":explain", ":refresh", ":feedback", "/infer")
 PLAIN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/models", "/v2", *OPEN})
 
 
 class Measure:
-    """Counts each request and times it, by the route that it took; one that came behind `most` others is sent away.
+    """Counts each request and times it, by the route that it took; one that came behind too many others is sent away."""
 
-    Requests whose clients still send, or do not take their answers, are none of these: they wait for nobody here.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
-        self.app, self.metrics, self.most = app, metrics, most
-        self.begun = self.ended = self.idle = 0
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self.app, self.traffic = app, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, started, waits = 500, time.perf_counter(), 0
+        status, since, waits, traffic = 500, time.perf_counter(), 0, self.traffic
 
         async def hear() -> Message:
             begin()
@@ -53,28 +47,26 @@ class Measure:
         def begin() -> None:  # of a wait for the client; who sends a file also listens whether its client is still there
             nonlocal waits
             waits += 1
-            self.idle += waits == 1
+            traffic.idle += waits == 1
 
         def end() -> None:
             nonlocal waits
             waits -= 1
-            self.idle -= not waits
+            traffic.idle -= not waits
 
-        self.begun += 1
-        # A burst of requests is handed over at once, and each runs to its end before the next begins: they are counted where
-        # they come in, since here no two would ever meet.
-        waiting = scope.get("extensions", {}).get(STARTED, self.begun) - self.ended - self.idle
-        self.metrics.waiting.set(waiting)
+        started = scope.get("extensions", {}).get(STARTED) or traffic.begin()
+        traffic.tell()
         try:
-            if waiting > self.most and scope["path"] not in OPEN:
-                full = RequestError(503, f"{self.most} requests are under way; come again", retry_after=1)
-                await refuse(Request(scope), full)(scope, receive, listen)
-            else:
-                await self.app(scope, hear, listen)
+            try:
+                if scope["path"] not in OPEN:
+                    traffic.admit(started)
+            except RequestError as full:
+                await refusal(full)(scope, receive, listen)
+                return
+            await self.app(scope, hear, listen)
         finally:
-            self.ended += 1
-            self.metrics.waiting.set(self.begun - self.ended - self.idle)
-            self.metrics.answered(route_of(scope["path"]), status, time.perf_counter() - started)
+            traffic.end(route_of(scope["path"]), status, time.perf_counter() - since)
+            traffic.tell()
 
 
 class Guard:
@@ -89,7 +81,7 @@ class Guard:
                 check_head(scope["method"], scope["headers"])
                 await self._check(scope)
             except RequestError as error:
-                await refuse(Request(scope), error)(scope, receive, send)
+                await refusal(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

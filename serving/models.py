@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serving.bundle import Bundle
 from serving.metrics import Counts, Metrics
-from serving.request import RequestError, find_faults
+from serving.request import RequestError, check_rows
 from serving.trial import Comparison
 
 # What a network that does not fit its encoder, or breaks, raises: a trial that does so must not fail a request.
@@ -33,7 +33,7 @@ class Served:
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         self.bundle, self.counts = bundle, Counts(metrics, bundle)
         self.headers = {"x-model-version": bundle.version}
-        self.raw_headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        self.head = f"HTTP/1.1 200 OK\r\nx-model-version: {bundle.version}\r\ncontent-type: application/json\r\n".encode()
 
     @property
     def version(self) -> str:
@@ -85,6 +85,11 @@ class Model:
         self.shadow: Trial | None = None
         self.refused: dict[str, tuple[str, str]] = {}  # by channel, the version that was not taken, and why
 
+    def __str__(self) -> str:
+        if self.production is None:
+            return f"{self.name} (no release yet)"
+        return f"{self.name} {self.production.version} ({self.production.bundle.chosen})"
+
     @property
     def ready(self) -> bool:
         return self.production is not None
@@ -112,7 +117,7 @@ class Model:
         for channel, one in served.items():
             if channel == label or one.version == version:
                 return one
-        known = ", ".join(f"{channel} {one.version}" for channel, one in served.items())
+        known = ", ".join(f"{channel} {one.version}" for channel, one in served.items()) or "none yet"
         raise RequestError(404, f"no {'channel' if label else 'version'} {label or version!r} of {self.name!r} here, but {known}")
 
     def pick(self, headers: Mapping[str, str]) -> Served:
@@ -160,14 +165,13 @@ class Model:
         names = (self.name, trial.served.version, channel)
         self.metrics.tried.labels(*names).inc()
         try:
-            if any(True for row in rows for _ in find_faults(row, trial.served.bundle.encoder, "")):
-                raise ValueError("rows that production takes do not fit it")
+            check_rows(rows, trial.served.bundle.encoder, "row")
             started = time.perf_counter()
             encoded, scores = trial.served.compute(rows)
             between = time.perf_counter()
             _, theirs = self.current.compute(rows)
             trial.comparison.answered(scores, theirs, (between - started, time.perf_counter() - between))
-        except BROKEN:
+        except (*BROKEN, RequestError):  # rows that production takes may not fit it
             trial.comparison.failed()
             self.metrics.failed.labels(*names).inc()
             return None

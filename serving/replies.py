@@ -8,16 +8,17 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive
 
 from serving.request import RequestError
 
 BODY_SECONDS = 30.0
-CYCLE = "tidemill.cycle"  # in a scope's extensions: uvicorn's own record of the request, which tells whether its body has ended
 DRAINED = 100_000_000  # bytes of a body that is too large, which are read and thrown away
 MOST_HELD = 256_000_000  # bytes of all bodies together that have not ended yet
 # Errors that are told before the whole body was read.
 EARLY = {401, 403, 408, 413, 415, 429, 431, 503}
+
+CRASH = RequestError(500, "the service failed to answer this; its log says why")
 
 
 @dataclass
@@ -30,25 +31,20 @@ class Held:
 HELD = Held()
 
 
-async def read_body(receive: Receive, most: int, scope: Scope | None = None) -> bytes:
+async def read_body(receive: Receive, most: int) -> bytes:
     """The whole body; RequestError 413 when it is larger than `most`, 503 when too many others have not ended yet.
 
     Of what is too large no more than `most` is kept, and DRAINED is read: a client that is still sending when the connection
-    closes would find it broken, and not the answer. Of a body that is there already, as the `scope` tells, no time is taken.
+    closes would find it broken, and not the answer.
     """
-    if scope is not None and (cycle := scope.get("extensions", {}).get(CYCLE)) is not None and not cycle.more_body:
-        message = await receive()
-        if message["type"] == "http.request" and len(whole := message["body"]) <= most:
-            return bytes(whole)
-        raise_if_gone(message)
-        raise RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
     parts: list[bytes] = []
     length, held, more = 0, 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while more and length <= max(most, DRAINED):
                 message = await receive()
-                raise_if_gone(message)
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "the client went away before its body ended")
                 length += len(part := message.get("body", b""))
                 more = message.get("more_body", False)
                 if length <= most:
@@ -69,12 +65,6 @@ async def read_body(receive: Receive, most: int, scope: Scope | None = None) -> 
     if length > most:
         raise RequestError(413, f"the body is larger than {most:,} bytes; send fewer rows at a time")
     return b"".join(parts)
-
-
-def raise_if_gone(message: Message) -> None:
-    """RequestError 400 when the client is no longer there."""
-    if message["type"] == "http.disconnect":
-        raise RequestError(400, "the client went away before its body ended")
 
 
 def reply(
@@ -103,6 +93,11 @@ def problem(error: RequestError) -> tuple[HTTPStatus, dict[str, str], bytes]:
 
 
 def refuse(request: Request, error: RequestError) -> Response:
+    """What Starlette calls for an error."""
+    return refusal(error)
+
+
+def refusal(error: RequestError) -> Response:
     """The problem as a response."""
     status, headers, content = problem(error)
     answer = Response(content, status, headers)
@@ -113,11 +108,11 @@ def refuse(request: Request, error: RequestError) -> Response:
 
 
 def refuse_http(request: Request, error: HTTPException) -> Response:
-    answer = refuse(request, RequestError(error.status_code, f"{request.method} {request.scope['path'][:100]}: {error.detail}"))
+    answer = refusal(RequestError(error.status_code, f"{request.method} {request.scope['path'][:100]}: {error.detail}"))
     answer.headers.update(error.headers or {})
     return answer
 
 
 def refuse_crash(request: Request, error: Exception) -> Response:
     """The answer to a fault of ours, which is told in the log alone."""
-    return refuse(request, RequestError(500, "the service failed to answer this; its log says why"))
+    return refusal(CRASH)

@@ -36,10 +36,11 @@ def parse_rows(body: bytes, encoder: Encoder) -> tuple[list[dict[str, Any]], boo
     document = load_json(body)
     if not isinstance(document, dict) or ("instances" in document) == ("inputs" in document):
         raise RequestError(400, SHAPE)
-    if extra := sorted(document.keys() - {"instances", "inputs", "signature_name"}):
-        raise RequestError(400, f"unknown keys {[key[:100] for key in extra[:MOST_FAULTS]]} beside instances or inputs")
-    if not isinstance(document.get("signature_name", ""), str | None):
-        raise RequestError(400, f"signature_name: expected a string, found {_kind(document['signature_name'])}")
+    if len(document) > 1:
+        if extra := sorted(document.keys() - {"instances", "inputs", "signature_name"}):
+            raise RequestError(400, f"unknown keys {[key[:100] for key in extra[:MOST_FAULTS]]} beside instances or inputs")
+        if not isinstance(document["signature_name"], str | None):
+            raise RequestError(400, f"signature_name: expected a string, found {_kind(document['signature_name'])}")
     rows = document["instances"] if "instances" in document else _from_columns(document["inputs"])
     if not isinstance(rows, list):
         raise RequestError(400, SHAPE)

@@ -1,12 +1,16 @@
 """One process of the service: loads what it serves, opens its doors and answers until it is told to end."""
 
 import argparse
+import errno
 import gc
 import resource
 import socket
 import sys
+import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,16 +19,18 @@ from starlette.applications import Starlette
 from serving.app import make_app
 from serving.bundle import BundleError, load_bundle
 from serving.cache import cache_name
+from serving.direct import Direct
 from serving.doors import DoorError, Doors, KeyRing, Provider
 from serving.follow import Follower
 from serving.log import PredictionLog
 from serving.metrics import Metrics
 from serving.models import Model, Models, Served
 from serving.protocol import Crowd, PatientProtocol
+from serving.traffic import Traffic
+from serving.workers import NOT_STARTED
 from tasks.cloud.storage import StorageError, open_storage
-from tasks.releases import ReleaseError, Releases, verify_signature
+from tasks.releases import STORE, ReleaseError, Releases, verify_signature
 
-STORE = "releases"
 GRACE_SECONDS = 35  # for what is under way when the service is told to end; a body has 30
 
 
@@ -46,6 +52,13 @@ def open_log(args: argparse.Namespace, metrics: Metrics) -> PredictionLog | None
     """The prediction log, if one is to be kept; StartError for a place that cannot be one."""
     if args.log is None:
         return None
+    if "://" not in args.log:  # a bucket may be down now and there later
+        try:
+            Path(args.log).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=args.log).close()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # which may pass, as it may come at any time
+                raise StartError(f"--log {args.log}: {error.strerror}; name a folder that can be written") from error
     try:
         return PredictionLog(
             args.log, registry=metrics.registry, sample=args.log_sample, most_rows=args.log_rows, flush=args.log_flush
@@ -85,32 +98,46 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
     return Models(models), followers
 
 
-def open_app(args: argparse.Namespace, metrics: Metrics) -> tuple[Starlette, Models]:
-    """The application that the flags describe, and what it serves; StartError when it cannot be."""
-    doors = open_doors(args)
+@dataclass(frozen=True)
+class Service:
+    """What one process serves, and the two ways to it."""
+
+    models: Models
+    traffic: Traffic
+    app: Starlette
+    direct: Direct
+
+
+def open_service(args: argparse.Namespace, metrics: Metrics) -> Service:
+    """The service that the flags describe; StartError when there cannot be one."""
+    doors, traffic = open_doors(args), Traffic(metrics, args.max_waiting)
     models, followers = load_models(args, metrics)
+    log = open_log(args, metrics)
     app = make_app(
         models,
         metrics,
         doors,
+        traffic,
         max_body=args.max_body,
-        max_waiting=args.max_waiting,
         followers=followers,
         poll_seconds=args.poll,
         max_batch_body=args.max_batch_body,
-        log=open_log(args, metrics),
+        log=log,
     )
-    return app, models
+    return Service(models, traffic, app, Direct(models, traffic, doors, args.max_body, log))
 
 
 def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:
     """Answers on the listener until SIGTERM or SIGINT; StartError before it begins."""
     allow_connections()
-    metrics = Metrics()
-    app, models = open_app(args, metrics)
+    try:
+        metrics = Metrics()
+    except OSError as error:
+        raise StartError(f"no room for the counters of a worker: {error}; TMPDIR names another place") from error
+    service = open_service(args, metrics)
     tls: dict[str, Any] = {"ssl_certfile": args.tls_cert, "ssl_keyfile": args.tls_key} if args.tls_cert else {}
     config = uvicorn.Config(
-        app,
+        service.app,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=30,
@@ -118,7 +145,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
         server_header=False,
         proxy_headers=False,  # X-Forwarded-* is what anyone can write
         ws="none",
-        http=partial(PatientProtocol, Crowd(metrics.turned_away)),  # type: ignore[arg-type]
+        http=partial(PatientProtocol, Crowd(service.traffic, service.direct)),  # type: ignore[arg-type]
         **tls,
     )
     try:
@@ -126,7 +153,7 @@ def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> Non
     except OSError as error:  # ssl.SSLError is one
         raise StartError(f"{args.tls_cert} and {args.tls_key} are no certificate and key: {error}") from error
     if not quiet:
-        served = ", ".join(f"{one.name} {one.current.version} ({one.current.bundle.chosen})" for one in models.of.values())
+        served = ", ".join(map(str, service.models.of.values()))
         host, port = listener.getsockname()[:2]
         print(f"{served} at {'https' if args.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     gc.collect()
@@ -148,5 +175,5 @@ def run(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> int:
         serve(args, listener, quiet)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if args.listener is None else NOT_STARTED
     return 0

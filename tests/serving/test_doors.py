@@ -3,9 +3,12 @@
 import hmac
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from base64 import urlsafe_b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from serving.doors import Bucket, DoorError, Doors, KeyRing, Provider, Scope, load_keys, make_key, save_keys
 from serving.request import RequestError
+from tests.conftest import ROOT
 
 PREDICT, METRICS = "/v1/models/flights:predict", "/metrics"
 
@@ -189,3 +193,34 @@ def test_provider_that_hangs_keeps_no_holder_of_a_good_token_waiting(tmp_path: P
     (tmp_path / "jwks.json").write_text(public)
     first.join(10)
     assert not first.is_alive()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--days", "0"], ["--days", "-1"], ["--days", "nan"], ["--days", "1e12"], ["--per-second", "-3"], ["--per-second", "nan"]],
+)
+def test_key_of_no_end_or_rate_that_could_be_meant_is_not_made(tmp_path: Path, words: list[str]) -> None:
+    """`--days 0` would else make a key that never ends, and a rate of nan one without a limit."""
+    keys = tmp_path / "keys.json"
+    command = [sys.executable, "-m", "serving.keys", "--keys", str(keys), "add", "shop", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, keys.exists()) == (2, "", False)
+    assert f"argument {words[0]}: invalid" in done.stderr
+
+
+@pytest.mark.parametrize("rate", [-3.0, float("nan"), float("inf"), "5"])
+def test_file_with_a_rate_that_is_none_is_refused(tmp_path: Path, rate: Any) -> None:
+    save_keys(tmp_path / "keys.json", [make_key("client", ("predict",), None, rate)[1]])
+    with pytest.raises(DoorError):
+        KeyRing(tmp_path / "keys.json")
+
+
+def test_rate_that_was_changed_in_the_file_holds(tmp_path: Path) -> None:
+    secret, key = make_key("client", ("predict",), None, 1)
+    save_keys(tmp_path / "keys.json", [key])
+    doors = Doors(KeyRing(tmp_path / "keys.json"), None)
+    assert [answer(doors, PREDICT, secret) for _ in range(2)] == [200, 429]
+    save_keys(tmp_path / "keys.json", [replace(key, per_second=50)])
+    assert doors.keys is not None
+    doors.keys.looked = 0.0
+    assert [answer(doors, PREDICT, secret) for _ in range(20)] == [200] * 20

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from serving.bundle import BundleError, load_bundle
 from serving.check import CheckError, check
 from tasks.cloud.storage import open_storage
 from tasks.releases import Channel, Releases
@@ -66,15 +67,21 @@ def store(tmp_path: Path, bundles: dict[str, Path]) -> Path:
 
 
 @contextmanager
-def serving(log: Path, *flags: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def starting(log: Path, *flags: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = free_port()
     command = [sys.executable, "-m", "serving", "--port", str(port), "--poll", "0.2", *flags]
     with log.open("wb") as said, subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said) as process:
         try:
-            until(lambda: process.poll() is None and ask(port, "GET", "/readyz")[0] == 200, log)
             yield port, process
         finally:
             process.terminate()
+
+
+@contextmanager
+def serving(log: Path, *flags: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    with starting(log, *flags) as (port, process):
+        until(lambda: process.poll() is None and ask(port, "GET", "/readyz")[0] == 200, log)
+        yield port, process
 
 
 def until(true: Callable[[], bool], log: Path, seconds: float = 30) -> None:
@@ -177,7 +184,7 @@ def no_number(folder: Path) -> None:
     ("spoil", "words"),
     [
         (truncated, "is no bundle of this format"),
-        (narrow, ""),
+        (narrow, "golden rows"),
         (no_number, "answers its golden rows nan apart"),
     ],
 )
@@ -187,6 +194,8 @@ def test_bad_bundle_is_refused_and_the_old_one_serves_on(
     bad, log = tmp_path / "bad", tmp_path / "log"
     shutil.copytree(bundles["new"], bad)
     spoil(bad)
+    with pytest.raises(BundleError, match=words):
+        load_bundle(bad)
     Releases(open_storage(store)).put(bad)
     with serving(log, "--store", str(store)) as (port, _):
         promote(store, version(bad))
@@ -253,18 +262,48 @@ def test_file_that_changed_in_the_store_is_refused_also_at_the_start(store: Path
     with serving(log, "--store", str(store)) as (port, _):  # the release before it stands in
         assert ask(port, "POST", PREDICT, BODY)[:2] == (200, old)
         assert refused(port) == 1
+        model.write_bytes(model.read_bytes()[:-1])  # mended, and whoever did so need not wait a minute
+        assert ask(port, "POST", "/v1/models/flights:refresh")[0] == 200
+        assert ask(port, "POST", PREDICT, BODY)[:2] == (200, new)
+        assert refused(port) == 0
     assert f"production names {new}, which is refused" in log.read_text()
-    shutil.rmtree(store / old)
+
+
+def test_service_without_a_release_that_can_be_served_lives_and_waits_for_one(
+    store: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    log, new = tmp_path / "log", version(bundles["new"])
+    promote(store, new)
+    for one in ("old", "new"):
+        shutil.rmtree(store / version(bundles[one]))
+    with starting(log, "--store", str(store)) as (port, _):
+        until(lambda: ask(port, "GET", "/healthz")[0] == 200, log)
+        status, _, told = ask(port, "GET", "/readyz")
+        assert (status, told["detail"]) == (503, "no release yet of flights")
+        for path in (PREDICT, "/", "/openapi.json", "/v1/models/flights/live", "/v1/models/flights/history"):
+            assert ask(port, "POST" if path == PREDICT else "GET", path, BODY)[0] in (200, 503)
+        assert ask(port, "POST", PREDICT, BODY)[0] == 503
+        assert refused(port) == 1
+        assert "flights (no release yet) at http" in log.read_text()
+        open_trial(store, "canary", bundles["far"], share=0.5)  # which needs one to be held against
+        Releases(open_storage(store)).put(bundles["new"])
+        until(lambda: ask(port, "GET", "/readyz")[0] == 200, log)
+        assert ask(port, "POST", PREDICT, BODY)[0] == 200
+        until(lambda: "canary" in channels(port), log)
+    assert "Traceback" not in log.read_text()
+
+
+def test_store_that_names_no_model_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "serving", "--store", str(store), "--port", str(free_port())],
+        [sys.executable, "-m", "serving", "--store", str(tmp_path / "empty"), "--port", str(free_port())],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "has no release in production; `python -m flows.train` makes one" in done.stderr
 
 
 def test_store_that_is_gone_is_no_reason_to_stop(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -356,22 +395,52 @@ def test_several_models_in_one_service(store: Path, bundles: dict[str, Path], tm
 
 def test_worker_that_is_killed_is_replaced_and_metrics_are_of_all(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     log = tmp_path / "log"
+
+    def predicted(count: int) -> bool:  # each worker counts a moment later
+        return counted(port, 'tidemill_requests_total{route="predict",status="200"}') == count
+
     with serving(log, "--store", str(store), "--workers", "2") as (port, process):
         parent = psutil.Process(process.pid)
         until(lambda: len(parent.children()) == 2 and log.read_text().count(" at http://") == 2, log)
         for _ in range(40):
             assert ask(port, "POST", PREDICT, BODY)[0] == 200
-        assert counted(port, 'tidemill_requests_total{route="predict",status="200"}') == 40
+        until(lambda: predicted(40), log)
         victim = parent.children()[0]
         victim.kill()
         until(lambda: len({child.pid for child in parent.children()} - {victim.pid}) == 2, log)
         until(lambda: log.read_text().count(" at http://") == 3, log)
         for _ in range(20):
             assert ask(port, "POST", PREDICT, BODY)[0] == 200
-        assert counted(port, 'tidemill_requests_total{route="predict",status="200"}') == 60
+        until(lambda: predicted(60), log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert not [child for child in parent_children(process.pid) if child.is_running()]
+
+
+def test_worker_that_cannot_be_replaced_yet_leaves_the_others_to_answer(store: Path, tmp_path: Path) -> None:
+    log, away = tmp_path / "log", tmp_path / "away"
+    with serving(log, "--store", str(store), "--workers", "2") as (port, process):
+        parent = psutil.Process(process.pid)
+        until(lambda: log.read_text().count(" at http://") == 2, log)
+        store.rename(away)
+        time.sleep(1)  # so that the other is seen to have been there before
+        parent.children()[0].kill()
+        until(lambda: "a worker could not start; the next try is in 5 s" in log.read_text(), log)
+        assert ask(port, "POST", PREDICT, BODY)[0] == 200
+        away.rename(store)
+        until(lambda: log.read_text().count(" at http://") == 3, log)
+        assert len(parent.children()) == 2
+
+
+def test_worker_that_cannot_start_ends_the_service_however_slow_the_machine(tmp_path: Path) -> None:
+    code = (
+        "import socket, sys; from serving import workers; workers.QUICK_SECONDS = 0.0\n"
+        "sys.exit(workers.supervise(1, socket.create_server(('127.0.0.1', 0)), sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--store", str(tmp_path / "nowhere")]
+    with (tmp_path / "log").open("wb") as said:
+        assert subprocess.run(command, cwd=ROOT, stderr=said, timeout=30).returncode == 1
+    assert (tmp_path / "log").read_text().count("nowhere has no release in production") == 1
 
 
 def parent_children(pid: int) -> list[psutil.Process]:

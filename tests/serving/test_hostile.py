@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import socket
 import subprocess
@@ -18,8 +19,13 @@ import pytest
 import uvicorn
 
 from serving import protocol
+from serving.direct import Direct
+from serving.doors import Doors
+from serving.metrics import Metrics
+from serving.models import Models
 from serving.protocol import Crowd, PatientProtocol
 from serving.request import MOST_ROWS
+from serving.traffic import Traffic
 from tests.conftest import ROOT, free_port
 from tests.serving.test_bundle import model  # noqa: F401  the fixture that `bundle` takes
 from tests.serving.test_server import PATH, ROW, ask, bundle, counted, everything, serving  # noqa: F401
@@ -98,15 +104,28 @@ def test_what_is_no_request_or_could_be_two_is_refused_and_the_connection_closed
     assert counted(port, f'tidemill_requests_total{{route="none",status="{status}"}}') == before + 1
 
 
-def test_good_request_before_a_bad_one_is_answered_and_the_bad_one_is_not(port: int) -> None:
+def test_good_request_before_a_bad_one_is_answered_and_the_bad_one_refused(port: int) -> None:
     answer = raw(port, WHOLE + b"\x00\x01")
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
 
 
 def test_requests_behind_each_other_are_answered_in_order(port: int) -> None:
     answer = raw(port, WHOLE + get("") + get("connection: close\r\n", path="/nowhere"))
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"404"]
+
+
+def test_client_that_has_said_all_is_answered_all_the_same(port: int) -> None:
+    """As `nc -N` and scripts end what they send."""
+    with socket.create_connection(("127.0.0.1", port), timeout=8) as client:
+        client.sendall(WHOLE + WHOLE[:-9])
+        time.sleep(0.02)
+        client.sendall(WHOLE[-9:])
+        client.shutdown(socket.SHUT_WR)
+        assert re.findall(rb"HTTP/1.1 (\d+)", everything(client)) == [b"200"] * 2
+    with socket.create_connection(("127.0.0.1", port), timeout=8) as client:
+        client.sendall(WHOLE[:-9])  # of which the rest will not come
+        client.shutdown(socket.SHUT_WR)
+        assert everything(client) == b""
 
 
 def test_client_that_would_rather_speak_http_2_is_answered_in_http_1(port: int) -> None:
@@ -341,7 +360,8 @@ async def pour(scope: Any, receive: Any, send: Any) -> None:
 def small_crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Crowd]]:
     """A server of 4 connections at most, whose patience with readers ends after a second."""
     monkeypatch.setattr(protocol, "WRITE_SECONDS", 1.0)
-    crowd = Crowd(lambda status: None, most=4)
+    traffic = Traffic(Metrics(), 8)
+    crowd = Crowd(traffic, Direct(Models([]), traffic, Doors(None, None), 1000, None), most=4)
     made: Any = partial(PatientProtocol, crowd)
     config = uvicorn.Config(pour, port=free_port(), log_level="error", lifespan="off", ws="none", http=made)
     server = uvicorn.Server(config)
@@ -364,6 +384,20 @@ def test_client_that_does_not_take_its_answer_is_cut_off(small_crowd: tuple[int,
         client.sendall(get(""))
         time.sleep(2.5)
         assert len(everything(client)) < 20_000_000
+
+
+def test_client_that_talks_nonsense_while_it_is_answered_is_no_fault_of_the_service(
+    small_crowd: tuple[int, Crowd], caplog: pytest.LogCaptureFixture
+) -> None:
+    port, _ = small_crowd
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(get("transfer-encoding: chunked\r\n"))
+        assert client.recv(9) == b"HTTP/1.1 "
+        client.sendall(b"zz\r\n")
+        assert len(everything(client)) < 20_000_000
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_connection_that_was_idle_for_the_longest_time_makes_room(small_crowd: tuple[int, Crowd]) -> None:

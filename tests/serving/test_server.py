@@ -273,12 +273,13 @@ def test_service_does_not_listen_beyond_this_machine_without_doors(bundle: Path)
         assert "Traceback" not in done.stderr
 
 
-def test_bad_keys_and_providers_end_the_start_with_a_line(bundle: Path, tmp_path: Path) -> None:
+def test_bad_keys_providers_and_logs_end_the_start_with_a_line(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("{}")
     cases = (
         (["--keys", str(tmp_path / "keys.json")], 1, "holds no keys"),
         (["--jwks", str(tmp_path / "none.json"), "--audience", "flights"], 1, "no keys at"),
         (["--jwks", str(tmp_path / "none.json")], 2, "--jwks needs --audience"),
+        (["--log", str(tmp_path / "keys.json")], 1, "name a folder that can be written"),
     )
     for flags, code, words in cases:
         done = subprocess.run(command(bundle, free_port(), *flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
