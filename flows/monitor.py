@@ -1,0 +1,150 @@
+"""Live rows beside those a release was tested on: `python -m flows.monitor`; each window is judged once, and once by truths."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from prefect import flow
+from prefect.logging.configuration import setup_logging
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tasks import server
+from tasks.claim import Terminated, terminable
+from tasks.core.errors import TidemillError
+from tasks.core.verdict import DriftReport
+from tasks.exported import note_end
+from tasks.params import Params
+from tasks.run import begin, name_run
+from tasks.trouble import tell_failure, tell_recovery
+from tasks.unlock import unlock
+
+EXITS = (
+    "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 130 and 143 stopped; with --exit-code 6 where a look raised "
+    "drift, 7 where one could not say and none raised drift"
+)
+DRIFT, UNKNOWN = 6, 7
+
+
+@flow(
+    name="monitor",
+    flow_run_name=name_run,
+    on_completion=[note_end, tell_recovery],
+    on_failure=[note_end, tell_failure],
+    on_crashed=[note_end],
+)
+def monitor(
+    workspace: Path,
+    start: str | None = None,
+    end: str | None = None,
+    table: str | None = None,
+    now: str | None = None,
+    evidently: bool = False,
+) -> list[DriftReport]:
+    """Judge the prediction log's windows that are due, each once: by its rows, and later by what came.
+
+    Args:
+        workspace: The folder with params.yaml; `.` is the one that was deployed.
+        start: Of one window alone (ISO 8601, UTC); empty: every window that is due.
+        end: Of that window, exclusive.
+        table: A file in place of the log; nothing is recorded.
+        now: The time to take for the present, for logs of the past.
+        evidently: Its report too, of the last look, from samples.
+    """
+    from tasks import monitor as effect  # NumPy and Arrow, which a refusal need not wait for
+
+    workspace = begin(workspace)
+    unlock(workspace)
+    if table is not None:
+        found = [effect.look_at_table(workspace, table, now)]
+    else:
+        found = [effect.judge_window(workspace, span, look, now) for span, look in effect.find_due(workspace, start, end, now)]
+        effect.write_metrics(workspace, now)
+    if evidently and found:
+        effect.write_evidently(workspace, found[-1], table, now)
+    return [judged.report for judged in found]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Parse the command line, or these words of one, and run the flow; returns the exit code."""
+    args = _parser().parse_args(words)
+    workspace = args.workspace.resolve()
+    try:
+        Params.load(workspace / "params.yaml")
+        url, said = server.find_server()
+        if said:
+            print(said, file=sys.stderr, flush=True)
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # its own lines would stand in the table's way
+        server.configure(url)
+        setup_logging()
+        with terminable():
+            table = str(args.table.resolve()) if args.table else None
+            reports = monitor(workspace, args.start, args.end, table, args.now, args.evidently)
+    except TidemillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or workspace}", file=sys.stderr)
+        return 1
+    except httpx.HTTPError as error:
+        print(
+            f"error: the Prefect server at {url} went away: {error}; what was judged is on record, run again to go on",
+            file=sys.stderr,
+        )
+        os._exit(1)  # Prefect's threads would try for minutes to bring it their last words
+    except (Terminated, KeyboardInterrupt) as stop:
+        print("stopped; what was judged is on record, the next run goes on from here", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    if args.json:
+        print(json.dumps([report.to_json() for report in reports], indent=1, ensure_ascii=False))
+    else:
+        show(reports)
+    verdicts = {report.verdict for report in reports}
+    return 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if "unknown" in verdicts else 0
+
+
+def show(reports: Sequence[DriftReport]) -> None:
+    """A line for each look, and where the last one's page is."""
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    if not reports:
+        console.print("nothing is due: every window that is over was judged")
+        return
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("window", "rows", "with truth", "verdict", "why"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("rows", "with truth") else "left")
+    colours = {"none": "green", "drift": "bold red", "unknown": "yellow"}
+    for report in reports:
+        window = f"{_short(report.start)} to {_short(report.end)}" if report.start else "table"
+        labelled = f"{report.labelled:,}" if report.labelled else ""
+        verdict = f"[{colours[report.verdict]}]{report.verdict}[/]"
+        table.add_row(window, f"{report.rows:,}", labelled, verdict, escape(report.why))
+    console.print(table)
+    console.print(f"report: {reports[-1].report}", highlight=False, soft_wrap=True)
+
+
+def _short(time: str) -> str:
+    return time.removesuffix("Z").removesuffix(":00").replace("T", " ").removesuffix(" 00:00")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.monitor", description="Live rows beside the rows that the release was tested on.", epilog=EXITS
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml (here)")
+    parser.add_argument("--start", metavar="TIME", help="of one window, ISO 8601, UTC (every window that is due)")
+    parser.add_argument("--end", metavar="TIME", help="of it, exclusive")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Parquet, Arrow or CSV in place of the log; nothing is recorded")
+    parser.add_argument("--now", metavar="TIME", help="the time to take for the present, for logs of the past")
+    parser.add_argument("--evidently", action="store_true", help="reports/evidently.html too, of the last look, from samples")
+    parser.add_argument("--json", action="store_true", help="the reports for programs")
+    parser.add_argument("--exit-code", action="store_true", help="6 for drift and 7 for unknown in place of 0")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Effect monitor: what is due is judged and recorded in the release store, then told: as an event, an alert and an artifact."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from tasks.alert import Alert, raise_alert, resolve_alert
+from tasks.core.errors import DataError, ParamsError
+from tasks.core.verdict import Verdict
+from tasks.ledger import Look, Span
+from tasks.releases import telling
+from tasks.stage import replacing
+from tasks.watch import Judged, Watch, parse_time
+
+EVENTS: dict[Verdict, str] = {"drift": "tidemill.drift", "none": "tidemill.watched", "unknown": "tidemill.unknown"}
+METRICS = Path("reports/monitor.prom")
+ABOUT: dict[Look, str] = {"rows": "rows", "truth": "what came"}
+HELP = {
+    "tidemill_monitor_last_window_timestamp_seconds": "End of the last window that was judged",
+    "tidemill_monitor_last_judged_timestamp_seconds": "When a window was judged last",
+    "tidemill_monitor_drift": "1 where the last look raised drift",
+    "tidemill_monitor_unknown": "1 where the last look could not say",
+    "tidemill_monitor_drift_since_timestamp_seconds": "Start of the first of the last windows, which all raised drift; 0: none",
+}
+
+
+@task(cache_policy=NO_CACHE, task_run_name="find what is due")
+def find_due(workspace: Path, start: str | None, end: str | None, now: str | None) -> list[tuple[Span, Look]]:
+    """The looks to take, the oldest first: those of the window that is named, or all that are due."""
+    with telling():
+        watch = open_watch(workspace, now)
+        if start is None and end is None:
+            return list(dict.fromkeys([*watch.untold(), *watch.due()]))
+        if start is None or end is None:
+            raise ParamsError("a window has a start and an end; give both --start and --end, or neither for all that are due")
+        span = Span(parse_time(start, "--start"), parse_time(end, "--end"))
+        if span.start >= span.end:
+            raise ParamsError(f"--start {start} is not before --end {end}")
+        if span.end > watch.now:
+            raise ParamsError(f"--end {end} is yet to come; a window is judged once it is over")
+        return [(span, "rows"), *([(span, "truth")] if watch.is_ripe(span) else [])]  # type: ignore[list-item]
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{look} of {span}")
+def judge_window(workspace: Path, span: Span, look: Look, now: str | None) -> Judged:
+    """The look is on record, made now or before, and was told; one at a window that overlaps others on record is neither."""
+    with telling():
+        watch = open_watch(workspace, now)
+        judged = watch.judge(span, look)
+        if judged.kept and look not in watch.ledger.spans()[span].told:
+            tell(workspace, judged)
+            watch.ledger.tell(span, look)
+    say(judged)
+    return judged
+
+
+@task(cache_policy=NO_CACHE, task_run_name="look at {table}")
+def look_at_table(workspace: Path, table: str, now: str | None) -> Judged:
+    """The table beside the release in production; nothing is recorded and nobody alarmed."""
+    if not Path(table).is_file():
+        raise DataError(f"{table} is not there; expected a Parquet, Arrow or CSV file")
+    with telling():
+        judged = open_watch(workspace, now).look(Path(table))
+    say(judged)
+    return judged
+
+
+def open_watch(workspace: Path, now: str | None) -> Watch:
+    return Watch(workspace, parse_time(now, "--now") if now else None)
+
+
+def tell(workspace: Path, judged: Judged) -> None:
+    """The look is an event on Prefect's server, whose id is the look's own, and an alert where somebody should act."""
+    report = judged.report
+    if judged.look == "late":
+        return
+    payload = {**report.to_json(), "look": judged.look, "notes": list(judged.notes), "workspace": str(workspace)}
+    emit_event(
+        event=EVENTS[report.verdict],
+        resource={"prefect.resource.id": f"tidemill.model.{report.model}", "prefect.resource.name": report.model},
+        payload=payload,
+        id=uuid5(NAMESPACE_URL, f"{report.model} {judged.span} {judged.look} {report.report}"),
+    )
+    for verdict in ("drift", "unknown"):
+        key = f"monitor.{verdict}.{judged.look}"
+        if report.verdict == verdict:
+            said = "drift in" if verdict == "drift" else "nothing can be said of"
+            title = f"{report.model}: {said} the {ABOUT[judged.look]} of {judged.span}"
+            raise_alert(workspace, Alert(key, title, report.why, "warning", report.report))
+        else:
+            resolve_alert(workspace, key, f"{judged.span}: {report.why}")
+
+
+def say(judged: Judged) -> None:
+    """One line in the run's log, and the findings as an artifact."""
+    report, log = judged.report, get_run_logger()
+    log.info("%s, %s: %s: %s", judged.span, judged.look, report.verdict, report.why)
+    for note in judged.notes:
+        log.info("  %s", note)
+    lines = [f"| {one.of} | {one.name} | {one.what} | {one.effect:g} | {one.bound:g} |" for one in report.findings]
+    table = ["| of | name | what | effect | counts from |", "|---|---|---|--:|--:|", *lines] if lines else []
+    text = "\n".join([f"**{report.verdict}**: {report.why}", "", *table, "", f"Report: `{report.report}`"])
+    create_markdown_artifact(text, key="drift", description=f"{report.model}, {judged.span}: {report.verdict}")
+
+
+@task(cache_policy=NO_CACHE, task_run_name="evidently")
+def write_evidently(workspace: Path, judged: Judged, table: str | None, now: str | None) -> None:
+    """reports/evidently.html is evidently's page of the look."""
+    with telling():
+        page = open_watch(workspace, now).evidently(judged, Path(table) if table else None)
+    get_run_logger().info("evidently: %s", page)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="write metrics")
+def write_metrics(workspace: Path, now: str | None) -> None:
+    """reports/monitor.prom says, for the textfile collector of Prometheus' node exporter, how it stands."""
+    with telling():
+        watch = open_watch(workspace, now)
+        samples: dict[str, list[str]] = {name: [] for name in HELP}
+        for look in ABOUT:
+            records = [
+                (span, record)
+                for span, marks in watch.ledger.spans().items()
+                if look in marks.judged and (record := watch.ledger.read(span, look))
+            ]
+            if not records:
+                continue
+            verdicts = [(span, record["report"]["verdict"]) for span, record in records]
+            since = 0.0
+            for span, verdict in reversed(verdicts):
+                if verdict != "drift":
+                    break
+                since = span.start.timestamp()
+            values = (
+                records[-1][0].end.timestamp(),
+                max(datetime.fromisoformat(record["judged"]).timestamp() for _, record in records),
+                float(verdicts[-1][1] == "drift"),
+                float(verdicts[-1][1] == "unknown"),
+                since,
+            )
+            for name, value in zip(HELP, values, strict=True):
+                samples[name].append(f'{name}{{model="{watch.model}",look="{look}"}} {value:.0f}')
+    text = "".join(
+        f"# HELP {name} {HELP[name]}\n# TYPE {name} gauge\n" + "".join(f"{line}\n" for line in lines)
+        for name, lines in samples.items()
+        if lines
+    )
+    with replacing(workspace / METRICS) as aside:
+        aside.write_text(text)
+
+
+def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """The looks for programs."""
+    return [{**asdict(one.report), "look": one.look, "notes": list(one.notes), "new": one.new} for one in judged]

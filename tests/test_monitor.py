@@ -1,0 +1,611 @@
+"""Windows of a real prediction log beside a real release: what raises drift, what is unknown, and that each is judged once."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tasks.cloud.storage import open_storage
+from tasks.core.errors import DataError, ParamsError
+from tasks.core.verdict import DriftReport
+from tasks.ledger import Span
+from tasks.monitor import find_due
+from tasks.params import with_values
+from tasks.releases import ReleaseError, Releases
+from tasks.shards import write_parquet
+from tasks.watch import Judged, Watch, parse_time
+from tests.conftest import ROOT
+from tests.s3 import S3, Fault, serving
+from tests.serving.stores import network
+from tests.watched import DAY, Rows, Watched, draw, make_watched, other_version
+
+SPAN = Span(DAY, DAY + timedelta(days=1))
+AFTER = DAY + timedelta(days=1, hours=1)
+RIPE = DAY + timedelta(days=9)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return network(tmp_path_factory.mktemp("graph"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, model: bytes) -> Watched:
+    return make_watched(tmp_path_factory.mktemp("watched") / "workspace", model)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, made: Watched) -> Watched:
+    """A workspace of the test's own."""
+    shutil.copytree(made.workspace, tmp_path / "workspace")
+    return Watched(tmp_path / "workspace", made.bundle)
+
+
+def look(watched: Watched, what: str = "rows", now: datetime | None = None) -> Judged:
+    return Watch(watched.workspace, now or (AFTER if what == "rows" else RIPE)).judge(SPAN, what)  # type: ignore[arg-type]
+
+
+def found(report: DriftReport) -> list[tuple[str, str]]:
+    return [(one.of, one.name) for one in report.findings]
+
+
+def test_rows_as_tested_raise_nothing_and_the_page_says_so(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), truth=0.5)
+    rows, truth = look(watched).report, look(watched, "truth").report
+    assert (rows.verdict, rows.rows, rows.findings) == ("none", 5000, ())
+    assert (truth.verdict, truth.labelled, truth.findings) == ("none", 2500, ())
+    assert rows.version == watched.bundle.version
+    page = Path(rows.report).read_text()
+    assert "No drift" in page
+    assert "http" not in page.replace("http-equiv", "")  # opens offline
+    assert (watched.workspace / "reports/monitor.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "said"),
+    [
+        (lambda row, _: {**row, "distance": row["distance"] + 0.6}, "distance", "mean 0.3"),
+        (lambda row, _: {**row, "distance": row["distance"] * 1.609}, "distance", "higher"),
+        (lambda row, c: row if c.random() > 0.2 else {"carrier": row["carrier"]}, "distance", "missing, was 0%"),
+        (lambda row, c: row if c.random() > 0.05 else {**row, "carrier": "ZZ"}, "carrier", "new category 'ZZ' in"),
+        (lambda row, c: row if c.random() > 0.2 else {**row, "carrier": "DL"}, "carrier", "'DL' is"),
+    ],
+)
+def test_changed_column_is_named_first(watched: Watched, change: Any, column: str, said: str) -> None:
+    watched.write(draw(10_000, seed=2, change=change))
+    report = look(watched).report
+    assert report.verdict == "drift"
+    assert found(report)[0] == ("feature", column)
+    assert said in report.findings[0].what
+    assert report.findings[0].effect >= report.findings[0].bound
+    assert report.findings[0].p < 0.005
+    assert report.why.startswith(f"{column}: ")
+
+
+def test_other_answers_to_the_same_rows_are_prediction_drift(watched: Watched) -> None:
+    made = draw(5000, seed=3)
+    watched.write(Rows(made.rows, [min(0.99, p + 0.15) for p in made.told], made.truth))
+    assert found(look(watched).report) == [("prediction", "")]
+
+
+def test_more_that_comes_true_is_told_as_truth_then_as_calibration(watched: Watched) -> None:
+    watched.write(draw(10_000, seed=4, late=0.15), truth=1.0)
+    assert look(watched).report.verdict == "none"
+    report = look(watched, "truth").report
+    assert report.verdict == "drift"
+    assert found(report)[0] == ("truth", "late")
+    assert ("calibration", "") in found(report)
+    assert ("quality", "") in found(report)
+    assert any(name.startswith("carrier=") for _, name in found(report))
+    assert "this window" in Path(report.report).read_text()
+
+
+def test_what_does_not_raise_is_told(watched: Watched) -> None:
+    watched.set("raises=[quality]")
+    watched.write(draw(10_000, seed=2, change=lambda row, _: {**row, "distance": row["distance"] + 1}))
+    report = look(watched).report
+    assert report.verdict == "none"
+    assert found(report)[0] == ("feature", "distance")
+
+
+def test_column_has_a_floor_of_its_own_or_is_not_looked_at(watched: Watched) -> None:
+    watched.write(draw(10_000, seed=2, change=lambda row, _: {**row, "distance": row["distance"] + 0.6}))
+    for floor in ("0.5", "null"):
+        watched.set(f"columns={{distance: {floor}}}")
+        assert look(watched).report.verdict == "none"
+        shutil.rmtree(watched.store / "monitor")
+
+
+def test_few_rows_need_a_larger_effect(watched: Watched) -> None:
+    """0.27 standard deviations are more than the floor, and no more than chance in 500 rows."""
+    small, large = (draw(rows, seed=7, change=lambda row, _: {**row, "distance": row["distance"] + 0.54}) for rows in (500, 20_000))
+    watched.write(small)
+    assert look(watched).report.verdict == "none"
+    watched.write(large, DAY + timedelta(days=1))
+    later = Watch(watched.workspace, AFTER + timedelta(days=1)).judge(Span(SPAN.end, SPAN.end + timedelta(days=1)), "rows")
+    assert later.report.verdict == "drift"
+
+
+# What cannot be looked at is never `none`.
+
+
+def test_empty_window_is_unknown(watched: Watched) -> None:
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert report.why.startswith("empty window")
+
+
+def test_too_few_rows_are_unknown(watched: Watched) -> None:
+    watched.write(draw(499, seed=1))
+    assert look(watched).report.why == "too few rows: 499; monitor.min_rows is 500"
+
+
+def test_only_rows_of_the_channel_and_of_one_release_count(watched: Watched) -> None:
+    watched.write(draw(2000, seed=1))
+    watched.write(draw(900, seed=2, change=lambda row, _: {**row, "distance": 99.0}), channel="shadow", name="s")
+    watched.write(draw(800, seed=2, change=lambda row, _: {**row, "distance": 99.0}), bundle=other_version(watched), name="o")
+    judged = look(watched)
+    assert (judged.report.verdict, judged.report.rows) == ("none", 2000)
+    assert any("800 of 0123456789ab (production)" in note for note in judged.notes)
+    assert any("900 of shadow" in note for note in judged.notes)
+
+
+def test_rows_of_other_channels_alone_are_an_empty_window(watched: Watched) -> None:
+    watched.write(draw(900, seed=2), channel="canary")
+    assert "900 rows are of other channels" in look(watched).report.why
+    shutil.rmtree(watched.store / "monitor")
+    watched.set("channel=canary")
+    assert look(watched).report.verdict == "none"
+
+
+def test_all_null_column_is_unknown_and_drift_in_another_is_still_drift(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1, change=lambda row, _: {"carrier": row["carrier"]}))
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert "all-null column: 'distance'" in report.why
+    shutil.rmtree(watched.store / "monitor")
+    watched.write(draw(5000, seed=1, change=lambda row, _: {"carrier": "UA"}))
+    report = look(watched).report
+    assert report.verdict == "drift"
+    assert found(report)[0] == ("feature", "carrier")
+    assert "all-null column" in Path(report.report).read_text()
+
+
+@pytest.mark.parametrize("kind", ["unseen", "missing"])
+def test_column_that_only_one_side_has_is_unknown(watched: Watched, kind: str) -> None:
+    watched.write(draw(5000, seed=1))
+    for path in watched.log.glob("date=*/*/*.parquet"):
+        rows = pa.parquet.read_table(path)
+        if kind == "unseen":
+            rows = rows.append_column("feature_wind", pa.array([1.0] * len(rows)))
+        else:
+            rows = rows.drop(["feature_distance"])
+        write_parquet(rows, path)
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert report.why.startswith("unseen column: 'wind'" if kind == "unseen" else "missing column: 'distance'")
+
+
+def test_lost_hours_are_unknown_and_usual_nights_are_not(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), hours=[h for h in range(24) if h not in (9, 10)])
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert "missing log hours: no rows at 2026-03-02 09:00, 2026-03-02 10:00" in report.why
+
+
+def test_hours_that_were_quiet_before_are_no_gap(watched: Watched) -> None:
+    quiet = [h for h in range(24) if h not in (2, 3)]
+    for day in range(3):
+        watched.write(draw(5000, seed=day + 1), DAY + timedelta(days=day), hours=quiet)
+    watch = Watch(watched.workspace, DAY + timedelta(days=4))
+    verdicts = [watch.judge(span, look_).report.verdict for span, look_ in watch.due() if span.start < DAY + timedelta(days=3)]
+    assert verdicts == ["unknown", "none", "none"]  # the first such day may be a loss
+
+
+def test_traffic_that_ends_is_no_gap(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), hours=range(6, 20))
+    assert look(watched).report.verdict == "none"
+
+
+def test_clock_a_day_off_is_unknown_and_its_rows_do_not_count(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1))
+    ahead = DAY + timedelta(days=1)
+    watched.write(draw(240, seed=2), ahead, name="skewed")
+    for path in watched.log.glob("date=2026-03-03/*/skewed.parquet"):
+        target = Path(str(path).replace("2026-03-03", "2026-03-02"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert "clock skew: the time of 240 rows" in report.why
+    assert report.rows == 5000
+
+
+def test_corrupt_file_is_named_and_the_rest_is_read(watched: Watched) -> None:
+    watched.write(draw(4800, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 2}))
+    broken = watched.log / "date=2026-03-02/hour=07/r.parquet"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    report = look(watched).report
+    assert report.verdict == "unknown"  # what was found in the rest may be an artefact of it
+    assert "corrupt log file: flights/date=2026-03-02/hour=07/r.parquet" in report.why
+    assert report.rows == 4600
+    assert found(report)[0] == ("feature", "distance")
+
+
+def test_deleted_release_and_one_without_a_reference_are_unknown(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1))
+    home = watched.store / watched.bundle.version
+    manifest = json.loads((home / "manifest.json").read_text())
+    del manifest["files"]["reference.json"]
+    (home / "manifest.json").write_text(json.dumps(manifest))
+    assert look(watched).report.why.startswith("no reference: release")
+    shutil.rmtree(watched.store / "monitor")
+    shutil.rmtree(home)
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert report.why.startswith("reference release deleted")
+
+
+def test_truths_that_did_not_come_or_belong_to_nobody_are_unknown(watched: Watched) -> None:
+    made = draw(5000, seed=1)
+    watched.write(made)
+    assert look(watched, "truth").report.why.startswith("too few truths: 0 of 5,000 rows have one")
+    shutil.rmtree(watched.store / "monitor")
+    watched.write(made, truth=0.2)
+    watched.write(draw(1000, seed=9), DAY, truth=0.5, name="ghost")
+    for path in watched.log.glob("date=*/*/ghost.parquet"):
+        path.unlink()
+    report = look(watched, "truth").report
+    assert report.verdict == "unknown"
+    assert "truth of unknown ids: 500 of the 1,500 truths" in report.why
+    assert report.labelled == 1000
+    watched.set("unmatched=1")
+    shutil.rmtree(watched.store / "monitor")
+    judged = look(watched, "truth")
+    assert judged.report.verdict == "none"
+    assert any("truth of unknown ids: 500" in note for note in judged.notes)
+
+
+def test_truths_of_rows_of_the_day_before_are_not_unknown(watched: Watched) -> None:
+    before = DAY - timedelta(days=1)
+    watched.write(draw(2000, seed=1), before, truth=1.0, received=DAY + timedelta(hours=2))
+    watched.write(draw(2000, seed=2), truth=1.0)
+    judged = look(watched, "truth")
+    assert (judged.report.verdict, judged.report.labelled) == ("none", 2000)
+    assert not any("unknown ids" in note for note in judged.notes)
+
+
+def test_late_truths_are_counted_and_judge_nothing_again(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), truth=0.4)
+    first = look(watched, "truth").report
+    watched.write(draw(5000, seed=4, late=0.3), truth=1.0, received=RIPE + timedelta(hours=3))
+    for path in watched.log.glob(f"feedback/date={RIPE:%Y-%m-%d}/*"):
+        path.rename(path.with_name("late.parquet"))
+    watched.write(draw(5000, seed=1), truth=0.4)
+    again = look(watched, "truth", RIPE + timedelta(days=2))
+    assert not again.new
+    assert again.report == first
+    late = look(watched, "late", RIPE + timedelta(days=10))
+    assert late.report.labelled == 5000
+    assert "5,000 truths" in late.notes[0]
+    assert look(watched, "truth").report == first
+
+
+def test_log_of_another_shape_and_corrupt_feedback_are_named(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), truth=0.5)
+    watched.file("date=2026-03-02/hour=05/alien.parquet", b"no parquet at all")
+    watched.file("feedback/date=2026-03-02/alien.parquet", b"no parquet at all")
+    assert "corrupt log file: flights/date=2026-03-02/hour=05/alien.parquet" in look(watched).report.why
+    assert "corrupt feedback file: flights/feedback/date=2026-03-02/alien.parquet" in look(watched, "truth").report.why
+
+
+# Each window is judged once.
+
+
+def test_windows_follow_one_another_from_the_first_file_until_now(watched: Watched) -> None:
+    for day in (0, 2):
+        watched.write(draw(600, seed=day), DAY + timedelta(days=day))
+    watch = Watch(watched.workspace, DAY + timedelta(days=3, minutes=10))  # within the grace of the last
+    assert [(str(span), look_) for span, look_ in watch.due()] == [
+        ("2026-03-02 to 2026-03-03", "rows"),
+        ("2026-03-03 to 2026-03-04", "rows"),
+    ]
+    for span, look_ in watch.due():
+        watch.judge(span, look_)
+    later = Watch(watched.workspace, DAY + timedelta(days=3, hours=1))
+    assert [str(span) for span, _ in later.due()] == ["2026-03-04 to 2026-03-05"]
+    ripe = Watch(watched.workspace, DAY + timedelta(days=8, hours=1))
+    assert [(str(span), look_) for span, look_ in ripe.due() if look_ == "truth"] == [("2026-03-02 to 2026-03-03", "truth")]
+
+
+def test_changed_length_of_windows_judges_no_time_twice(watched: Watched) -> None:
+    watched.write(draw(2400, seed=1))
+    look(watched)
+    watched.set("hours=6")
+    spans = [span for span, what in Watch(watched.workspace, DAY + timedelta(days=2)).due() if what == "rows"]
+    assert spans[0].start == SPAN.end
+    assert len(spans) == 3
+
+
+def test_named_window_that_overlaps_judged_ones_is_looked_at_and_not_recorded(watched: Watched) -> None:
+    for day in range(2):
+        watched.write(draw(2400, seed=day), DAY + timedelta(days=day))
+    look(watched)
+    before = watched.records()
+    both = Watch(watched.workspace, RIPE).judge(Span(DAY, DAY + timedelta(days=2)), "rows")
+    assert (both.report.verdict, both.report.rows, both.kept) == ("none", 4800, False)
+    assert watched.records() == before
+    assert Path(both.report.report) == watched.workspace / "reports/monitor.html"
+
+
+def test_named_window_must_be_whole_and_over(watched: Watched) -> None:
+    for start, end, said in (
+        ("2026-03-02", None, "give both"),
+        ("2026-03-03", "2026-03-02", "is not before"),
+        ("2026-03-02", "2026-03-05", "is yet to come"),
+    ):
+        with pytest.raises(ParamsError, match=said):
+            find_due.fn(watched.workspace, start, end, AFTER.isoformat())
+
+
+def test_second_look_returns_the_first_whatever_the_log_holds_by_then(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1))
+    first = look(watched)
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "distance": 99.0}))
+    second = look(watched)
+    assert (first.new, second.new) == (True, False)
+    assert second.report == first.report
+
+
+@pytest.mark.slow
+def test_evidently_draws_its_page_from_samples_and_says_what_it_lacks(watched: Watched) -> None:
+    watched.write(draw(600, seed=1))
+    judged, watch = look(watched), Watch(watched.workspace, AFTER)
+    with pytest.raises(DataError, match="data/features/test_rows is not there"):
+        watch.evidently(judged, None)
+    folder = watched.workspace / "data/features/test_rows"
+    folder.mkdir(parents=True)
+    table(folder / "00000.parquet", draw(600, seed=2))
+    page = watch.evidently(judged, None)
+    assert page == watched.workspace / "reports/evidently.html"
+    assert "distance" in page.read_text()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    with serving() as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        client = service.client()
+        client.create_bucket(Bucket="mill")
+        client.close()
+        yield service
+
+
+@pytest.mark.slow
+def test_log_and_ledger_in_a_bucket_are_judged_once_though_a_write_is_said_to_have_failed(watched: Watched, s3: S3) -> None:
+    watched.write(draw(2400, seed=1), truth=0.5)
+    target = open_storage("s3://mill/log")
+    for path in watched.log.rglob("*.parquet"):
+        target.create(f"flights/{path.relative_to(watched.log)}", path)
+    store = Releases(open_storage("s3://mill/releases"))
+    store.put(watched.workspace / "bundle")
+    store.promote(watched.bundle.version, None, now=None, by="test", why="")
+    text = (watched.workspace / "params.yaml").read_text()
+    places = ["release.store=s3://mill/releases", "monitor.log=s3://mill/log"]
+    (watched.workspace / "params.yaml").write_text(with_values(text, places))
+    failed: list[str] = []
+
+    def fault(method: str, path: str) -> Fault:
+        """The first write of each record is done, and said to have failed."""
+        if method == "PUT" and path.endswith("Z.json") and not failed:
+            failed.append(path)
+            return "500 after"
+        return None
+
+    s3.fault = fault
+    first, again = look(watched), look(watched)
+    assert failed
+    assert (first.report.verdict, first.report.rows, first.new, again.new) == ("none", 2400, True, False)
+    assert again.report == first.report
+    assert first.report.report.startswith("s3://mill/releases/monitor/flights/2026")
+    assert look(watched, "truth").report.labelled == 1200
+
+
+# Seasonality.
+
+
+def test_moving_reference_is_of_the_windows_before(watched: Watched) -> None:
+    watched.set("seasonality={reference: moving, windows: 2}", "raises=[feature]")
+    warmer = lambda row, _: {**row, "distance": row["distance"] + 0.3}  # noqa: E731  within the floor
+    for day in range(2):
+        watched.write(draw(5000, seed=day, change=warmer), DAY + timedelta(days=day))
+    watched.write(draw(5000, seed=5, change=lambda row, _: {**row, "distance": row["distance"] + 0.6}), DAY + timedelta(days=2))
+    watched.write(draw(5000, seed=6, change=lambda row, _: {**row, "distance": row["distance"] + 1.2}), DAY + timedelta(days=3))
+    watch = Watch(watched.workspace, DAY + timedelta(days=4, hours=1))
+    judged = [watch.judge(span, what) for span, what in watch.due()]
+    assert [one.report.verdict for one in judged] == ["none", "none", "none", "drift"]
+    assert "0 of 2 windows for a moving reference" in judged[0].notes[0]
+    assert judged[2].notes == ()
+
+
+def test_reference_of_a_year_before_is_of_the_same_days_or_unknown(watched: Watched) -> None:
+    watched.set("seasonality={reference: year, windows: 1}", "raises=[feature]")
+    winter = lambda row, _: {**row, "distance": row["distance"] + 2}  # noqa: E731
+    watched.write(draw(5000, seed=1, change=winter))
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert "no rows of a year before" in report.why
+    shutil.rmtree(watched.store / "monitor")
+    before = draw(5000, seed=2, change=winter)
+    watched.set_table(before, DAY - timedelta(days=364))
+    assert look(watched).report.verdict == "none"
+    shutil.rmtree(watched.store / "monitor")
+    shutil.rmtree(watched.workspace / "data")
+    watched.write(before, DAY - timedelta(days=364))
+    assert look(watched).report.verdict == "none"
+
+
+# Tables.
+
+
+def table(path: Path, made: Rows, **more: list[Any]) -> Path:
+    columns = {name: [row.get(name) for row in made.rows] for name in ("distance", "carrier")}
+    write_parquet(pa.table({**columns, **more}), path)
+    return path
+
+
+def test_table_is_answered_by_the_release_and_nothing_is_recorded(watched: Watched, tmp_path: Path) -> None:
+    watch, made = Watch(watched.workspace), draw(5000, seed=1)
+    path = table(tmp_path / "t.parquet", made, late=made.truth, prediction=made.told)
+    same = watch.look(path).report
+    assert (same.verdict, same.rows, same.labelled) == ("none", 5000, 5000)
+    moved = draw(5000, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 0.6})
+    assert found(watch.look(table(tmp_path / "u.parquet", moved)).report)[0] == ("feature", "distance")
+    lines = ["distance,carrier", *(f"{row['distance']},{row['carrier']}" for row in moved.rows)]
+    (tmp_path / "u.csv").write_text("\n".join(lines))
+    assert found(watch.look(tmp_path / "u.csv").report)[0] == ("feature", "distance")
+    assert not (watched.store / "monitor").exists()
+
+
+def test_table_that_cannot_be_read_is_a_clear_error(watched: Watched, tmp_path: Path) -> None:
+    watch = Watch(watched.workspace)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(DataError, match="cannot be read"):
+        watch.look(tmp_path / "t.parquet")
+    (tmp_path / "t.xls").write_bytes(b"")
+    with pytest.raises(DataError, match=r"expected .parquet, .arrow or .csv"):
+        watch.look(tmp_path / "t.xls")
+    write_parquet(pa.table({"carrier": ["UA"] * 600}), tmp_path / "u.parquet")
+    with pytest.raises(DataError, match="no column"):
+        watch.look(tmp_path / "u.parquet")
+    words = pa.table({"distance": ["far"] * 600, "carrier": ["UA"] * 600, "prediction": [0.5] * 600})
+    write_parquet(words, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"column 'distance' is of type string; expected a number"):
+        watch.look(tmp_path / "x.parquet")
+
+
+def test_nothing_in_production_and_a_record_that_is_none_are_errors(watched: Watched, tmp_path: Path) -> None:
+    watched.write(draw(600, seed=1))
+    look(watched)
+    next((watched.store / "monitor/flights").glob("*Z.json")).write_text("{")
+    with pytest.raises(ReleaseError, match="is no record of a judged window"):
+        look(watched)
+    (watched.store / "channels/production.json").unlink()
+    with pytest.raises(ReleaseError, match="production serves nothing"):
+        Watch(watched.workspace).look(table(tmp_path / "t.parquet", draw(10, seed=1)))
+    with pytest.raises(ParamsError, match="expected a time such as"):
+        parse_time("yesterday", "--start")
+
+
+# The command, on a real server.
+
+
+def command(watched: Watched, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "flows.monitor", "--workspace", str(watched.workspace), *flags]
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.slow
+def test_command_judges_what_is_due_and_tells_what_a_killed_one_judged(watched: Watched, environment: dict[str, str]) -> None:
+    watched.write(draw(5000, seed=1))
+    watched.write(draw(5000, seed=2, change=lambda row, _: {**row, "distance": row["distance"] + 2}), DAY + timedelta(days=1))
+    look(watched)  # and killed before anybody heard of it
+    now = (DAY + timedelta(days=2, hours=1)).isoformat()
+    done = command(watched, environment, "--now", now, "--exit-code", "--json")
+    assert done.returncode == 6, done.stderr
+    assert [one["verdict"] for one in json.loads(done.stdout)] == ["none", "drift"]
+    assert 'tidemill_monitor_drift{model="flights",look="rows"} 1' in (watched.workspace / "reports/monitor.prom").read_text()
+    again = command(watched, environment, "--now", now)
+    assert (again.returncode, "nothing is due" in again.stdout) == (0, True), again.stderr
+    assert sorted(path.name for path in (watched.store / "monitor/flights").glob("*.told.json")) == [
+        "20260302T000000Z-20260303T000000Z.told.json",
+        "20260303T000000Z-20260304T000000Z.told.json",
+    ]
+    events = read_events(environment["PREFECT_API_URL"])
+    assert sorted(event["event"] for event in events) == ["tidemill.drift", "tidemill.watched"]
+    drift = next(event for event in events if event["event"] == "tidemill.drift")
+    assert drift["resource"]["prefect.resource.id"] == "tidemill.model.flights"
+    assert drift["payload"]["workspace"] == str(watched.workspace)
+    assert drift["payload"]["findings"][0]["name"] == "distance"
+
+
+def read_events(url: str) -> list[dict[str, Any]]:
+    """The server's events of ours, which come to it a moment after they were sent."""
+    deadline, events = time.monotonic() + 30, list[dict[str, Any]]()
+    while len(events) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+        answer = httpx.post(f"{url}/events/filter", json={"filter": {"event": {"prefix": ["tidemill."]}}})
+        events = answer.json()["events"]
+    return events
+
+
+CODE = """
+import sys
+from pathlib import Path
+from tasks.watch import Watch, parse_time
+watch = Watch(Path(sys.argv[1]), parse_time(sys.argv[2], "now"))
+print(sum(watch.judge(span, what).new for span, what in watch.due()))
+"""
+
+
+def start(watched: Watched, now: datetime) -> subprocess.Popen[str]:
+    words = [sys.executable, "-W", "ignore", "-c", CODE, str(watched.workspace), now.isoformat()]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_of_two_monitors_at_once_one_judges(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1))
+    monitors = [start(watched, AFTER) for _ in range(2)]
+    assert sum(int(monitor.communicate(timeout=100)[0]) for monitor in monitors) == 1
+    assert list(watched.records()) == ["20260302T000000Z-20260303T000000Z.json"]
+
+
+def test_killed_at_any_moment_each_window_is_judged_once(watched: Watched) -> None:
+    for day in range(12):
+        watched.write(draw(600, seed=day), DAY + timedelta(days=day))
+    now, chance, seen = DAY + timedelta(days=12, hours=1), random.Random(6), dict[str, bytes]()
+    home = watched.store / "monitor/flights"
+    for _ in range(3):
+        run, wanted, deadline = start(watched, now), len(watched.records()) + 1, time.monotonic() + 100
+        while len(watched.records()) < wanted and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.1)
+        run.kill()
+        run.communicate()
+        assert all((home / name).read_bytes() == content for name, content in seen.items())  # what was judged stays as it was
+        seen = {name: (home / name).read_bytes() for name in watched.records()}
+    left = Watch(watched.workspace, now)
+    assert len(seen) >= 3
+    assert len(left.due()) + len(seen) == 12 + 5  # of five windows the truths had their time
+    assert all(left.judge(span, what).new for span, what in left.due())
+    assert not Watch(watched.workspace, now).due()
+
+
+def test_command_refuses_a_wrong_workspace_and_a_wrong_time_without_a_traceback(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.monitor", "--workspace", str(tmp_path)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "params.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_times_are_utc_unless_they_say_otherwise() -> None:
+    assert parse_time("2026-03-02", "x") == DAY
+    assert parse_time("2026-03-02T02:00+02:00", "x") == DAY
+    assert np.isclose(parse_time("2026-03-02T00:00Z", "x").timestamp(), datetime(2026, 3, 2, tzinfo=UTC).timestamp())
