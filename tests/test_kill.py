@@ -21,11 +21,11 @@ from tests.conftest import Workspace, free_port, hashes, states
 pytestmark = pytest.mark.slow
 
 
-def stage_process(module: str) -> psutil.Process | None:
-    """The process that runs the stage in this machine's newest run of it."""
-    for process in psutil.process_iter(["cmdline"]):
+def stage_process(workspace: Workspace, module: str) -> psutil.Process | None:
+    """The process that runs the stage in this workspace: other tests run theirs beside it."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
         command = process.info["cmdline"] or []
-        if command[-1:] != [] and module in command and "-m" in command:
+        if module in command and "-m" in command and process.info["cwd"] == str(workspace.path.resolve()):
             return process
     return None
 
@@ -38,7 +38,7 @@ def kill_stage_after(workspace: Workspace, module: str, line: str, *flags: str) 
         for text in run.stdout:
             said.append(text)
             if line in text:
-                process = stage_process(module)
+                process = stage_process(workspace, module)
                 assert process is not None
                 process.send_signal(signal.SIGKILL)
                 break
@@ -116,7 +116,7 @@ def unfinished_runs(workspace: Workspace) -> list[str]:
         os.environ.clear()
         os.environ.update(before)
         refresh_global_settings_context()
-    mine = [run for run in runs if str(workspace.path.resolve()) in run.name]
+    mine = [run for run in runs if run.parameters.get("workspace") == str(workspace.path.resolve())]
     assert mine
     return [run.name for run in mine if run.state is None or not run.state.is_final()]
 
@@ -132,7 +132,7 @@ def test_terminated_run_exits_143_and_is_cancelled(workspace: Workspace) -> None
     assert run.returncode == 143
     assert "stopped; the next run goes on from here" in rest
     assert unfinished_runs(workspace) == []
-    assert stage_process("tasks.train") is None
+    assert stage_process(workspace, "tasks.train") is None
 
 
 def test_stop_that_a_destructor_swallows_is_asked_for_again() -> None:
