@@ -4,71 +4,104 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from prefect import Flow
-from prefect.context import refresh_global_settings_context
 from prefect.logging.configuration import setup_logging
 from prefect.states import Cancelled
 from rich.console import Console
 from rich.table import Table
 
-from tasks import claim, view
+from flows.exits import EXITS
+from tasks import automations, claim, server, view
 from tasks.core.errors import TidemillError
 from tasks.cost import read_cost
 from tasks.params import Params, with_values
 from tasks.publish import Release, describe
+from tasks.told import Told
 from tasks.workspace import link_code
 
-EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 3 data, 4 refused by the gate, 5 busy, 130 and 143 stopped"
+Result = TypeVar("Result")
 
 
 def main(flow: Flow[..., Release], stages: Sequence[str]) -> None:
     """Parse the command line, run the flow, exit."""
-    parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description, epilog=EXITS)
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=summary(flow), epilog=EXITS)
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml and dvc.yaml (here)")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml first")
     parser.add_argument("--offline", action="store_true", help="take the data of sources.lock, do not look for newer")
+    parser.add_argument("--json", action="store_true", help="the outcome as JSON on stdout, all else on stderr")
     args = parser.parse_args()
-    sys.exit(run(flow, stages, args.workspace.resolve(), args.settings, args.offline))
+    sys.exit(run(flow, stages, args.workspace.resolve(), args.settings, args.offline, args.json))
 
 
-def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settings: list[str], offline: bool) -> int:
-    """Run the flow against a server that keeps its history; returns the exit code."""
+def summary(flow: Flow[..., Release]) -> str:
+    """What the flow does, without what stands in its form."""
+    return (flow.description or "").partition("\n\n")[0]
+
+
+def run(flow: Flow[..., Release], stages: Sequence[str], workspace: Path, settings: list[str], offline: bool, json: bool) -> int:
+    """Run a flow that releases; returns the exit code."""
+    told = Told.of(flow.name, workspace, json)
+
+    def act() -> Release:
+        return flow(workspace=workspace, settings=settings, offline=offline)
+
+    def show(release: Release, seconds: float, url: str) -> int:
+        if json:
+            told.outcome("Completed", 0, release=asdict(release))
+        if told.lines:
+            told.say(describe(workspace, release))
+        elif not json:
+            summarise(workspace, stages, release, seconds, url)
+        return 0
+
+    return conduct(told, stages, settings, act, show)
+
+
+def conduct(
+    told: Told,
+    stages: Sequence[str],
+    settings: list[str],
+    act: Callable[[], Result],
+    show: Callable[[Result, float, str], int],
+) -> int:
+    """Run what `act` calls against a server that keeps its history, with a view of the stages; returns the exit code.
+
+    `show` is given the result, the seconds and the server's URL, and gives the code of a run that came to its end.
+    """
+    workspace = told.workspace
     try:
         check(workspace, settings)
-        from tasks import server  # a second of imports that a refusal does not need
-
         url, said = server.find_server()
         if said:
-            print(said, flush=True)
-        started = time.monotonic()
-        configure_prefect(url, server.HEARTBEAT_SECONDS)
-        server.watch_heartbeats()
+            told.say(said)
+        told.url = url
+        configure_prefect(url)
+        automations.declare(automations.zombies())
         try:
-            with claim.terminable(), view.showing(list(stages)):
-                release = flow(workspace=workspace, settings=settings, offline=offline)
+            with claim.terminable(), view.showing(list(stages), told.to, told.lines) as told.record:
+                result = act()
         except (claim.Terminated, KeyboardInterrupt) as stop:
             run = claim.read_holder(workspace).get("run")
             began = [str(run)] if run else []
             server.end_runs([*began, *server.find_pending(workspace)], Cancelled(message="stopped by a signal"))
-            print("stopped; the next run goes on from here", file=sys.stderr)
-            return 143 if isinstance(stop, claim.Terminated) else 130
+            return told.stopped("stopped; the next run goes on from here", 143 if isinstance(stop, claim.Terminated) else 130)
     except KeyboardInterrupt:
-        print("stopped before anything was started", file=sys.stderr)
-        return 130
+        return told.stopped("stopped before anything was started", 130)
     except TidemillError as error:
-        return fail(error)
+        return told.failed(error)
     except httpx.HTTPError as error:
         gone = f"the Prefect server at {url} went away: {error}; every stage that ended is kept, run again to go on"
-        fail(TidemillError(gone))
+        told.failed(TidemillError(gone), look=False)
         os._exit(TidemillError.exit_code)  # Prefect's threads would try for minutes to bring it their last words
     except OSError as error:
-        return fail(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
-    summarise(workspace, stages, release, time.monotonic() - started, url)
-    return 0
+        return told.failed(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
+    return show(result, time.monotonic() - told.started, url)
 
 
 def check(workspace: Path, settings: list[str]) -> None:
@@ -82,17 +115,10 @@ def check(workspace: Path, settings: list[str]) -> None:
     claim.refuse_if_busy(workspace)
 
 
-def fail(error: TidemillError) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return error.exit_code
-
-
-def configure_prefect(url: str, heartbeat_seconds: int) -> None:
-    """Prefect, in all threads, talks to the server at the URL, and only there: the view tells people the same, shorter."""
-    os.environ["PREFECT_API_URL"] = url
-    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(heartbeat_seconds)
+def configure_prefect(url: str) -> None:
+    """Prefect talks to the server at the URL, and only there: the view tells people the same, shorter."""
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    refresh_global_settings_context()
+    server.configure(url)
     setup_logging()
 
 

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.exits import EXITS
 from tasks import params, rollout
 from tasks.core.errors import TidemillError
 from tasks.releases import CHANNELS, Channel, Releases, open_releases, telling
-
-EXITS = "exit codes: 0 done, 1 failed, 2 params.yaml or a flag, 5 another moved the channel first"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.exits import EXITS
 from tasks import claim
 from tasks.core.change import Change
 from tasks.core.errors import TidemillError
 from tasks.evolve import SCHEMA, accept_changes, find_changes
 
-EXITS = "exit codes: 0 done, differences shown or not; 2 a flag or params.yaml, 3 data or schema, 5 a run has the workspace"
 COLOURS = {"stops the run": "red", "warns": "yellow", "passes": "green"}
 
 

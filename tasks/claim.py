@@ -70,6 +70,11 @@ def tell(workspace: Path, run: str) -> None:
         aside.write_text(json.dumps({"pid": os.getpid(), "run": run}))
 
 
+def leave(workspace: Path) -> None:
+    """The run goes on without the workspace: whoever claims it next does not take the run for one that was killed."""
+    (workspace / HOLDER).unlink(missing_ok=True)
+
+
 def read_holder(workspace: Path) -> dict[str, int | str]:
     """Pid and run of who holds the workspace, or held it when killed; empty when nothing says so."""
     try:

@@ -1,5 +1,6 @@
 """Columns of a shard as the encoder takes them: floats, seconds, words by their distinct ones, and pixels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.core.encoder import Encoder, Words
+from tasks.core.errors import DataError
 
 
 def raw_columns(shard: pa.Table, encoder: Encoder) -> dict[str, NDArray[Any] | Words]:
@@ -18,6 +20,33 @@ def raw_columns(shard: pa.Table, encoder: Encoder) -> dict[str, NDArray[Any] | W
         **{column.name: as_words(shard.column(column.name)) for column in encoder.worded},
         **{column.name: column.decode(shard.column(column.name).to_pylist()) for column in encoder.images},
     }
+
+
+def counted_columns(rows: pa.Table, kinds: Mapping[str, str], prefix: str = "") -> dict[str, NDArray[np.float64] | Words]:
+    """Those of the columns that the rows have, as they are counted: of a text its characters, of a date NaN where there is none.
+
+    `kinds` says of each what it is: number, category, text or date. DataError for values of another type.
+    """
+    found: dict[str, NDArray[np.float64] | Words] = {}
+    for name, kind in kinds.items():
+        if prefix + name not in rows.column_names:
+            continue
+        column = rows.column(prefix + name)
+        try:
+            match kind:
+                case "number":
+                    found[name] = as_floats(column)
+                case "category":
+                    found[name] = as_words(column if pa.types.is_string(column.type) else column.cast(pa.string()))
+                case "text":
+                    found[name] = as_floats(pc.utf8_length(column.cast(pa.string())))
+                case "date":
+                    found[name] = np.where(np.asarray(column.is_valid()), 0.0, np.nan)
+                case _:
+                    raise AssertionError(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"column {name!r} is of type {column.type}; expected a {kind}: {error}") from error
+    return found
 
 
 def as_floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:

@@ -167,17 +167,20 @@ def _rules(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _split(plan: Plan) -> dict[str, Any]:
-    if plan.cut:
-        return {"by": "time", "test_from": plan.cut.test_from, "validation_every_days": plan.cut.validation_every_days}
+    if cut := plan.cut:
+        begins = {"test_last_days": cut.test_last_days} if cut.test_last_days else {"test_from": cut.test_from}
+        return {"by": "time", **begins, "validation_every_days": cut.validation_every_days}
     return {"by": "random", "test": plan.sizes.test, "validation": plan.sizes.validation}
 
 
 def _split_why(plan: Plan) -> str:
     if plan.cut:
-        return (
-            f"Training rows come before `test_from`, as in life; {plan.cut.train:,} rows train, {plan.cut.validation:,} validate, "
-            f"{plan.cut.test:,} test."
+        where = (
+            f"The last {plan.cut.test_last_days} days test, now from {plan.cut.test_from} on, and move on with the data"
+            if plan.cut.test_last_days
+            else "Training rows come before `test_from`, as in life"
         )
+        return f"{where}; {plan.cut.train:,} rows train, {plan.cut.validation:,} validate, {plan.cut.test:,} test."
     return "No time to split by was found, so chance divides the rows, each class alike."
 
 

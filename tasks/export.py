@@ -13,11 +13,12 @@ import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from ruamel.yaml import YAML
 
 from tasks import protection, stage
-from tasks.columns import raw_columns
+from tasks.columns import counted_columns, raw_columns
 from tasks.core import objective, report
 from tasks.core.calendar import format_time
 from tasks.core.encoder import Encoder, Words
@@ -26,6 +27,7 @@ from tasks.core.errors import DataError
 from tasks.core.expected import expect
 from tasks.core.explain import make_background
 from tasks.core.metrics import LOWER_IS_BETTER, METRICS, WORDS
+from tasks.core.reference import Reference, fit_reference, kinds
 from tasks.core.runtime import Network
 from tasks.core.target import Target, Task
 from tasks.features import load_encoder, load_rows
@@ -43,6 +45,7 @@ BACKGROUND_ROWS, MOST_CELLS = 32, 100_000  # that an explanation compares a row 
 FITTED_ROWS = 100_000  # training rows that the background is made after
 TESTED_ROWS = 100_000  # test rows that the expectation is made of
 BLOCK_ROWS = 100_000  # training rows in memory at once
+REFERENCE_ROWS = 500_000  # test rows that live ones are held against
 
 
 def export(
@@ -84,6 +87,8 @@ def export(
         (folder / "reference.pb").write_bytes(reference.read_bytes())
         (folder / "background.json").write_text(json.dumps(background(features, encoder, seed)))
         (folder / "expected.json").write_text(json.dumps(expectation(folder, features, encoder), indent=1, ensure_ascii=False))
+        told = watched(folder, features, encoder, slices)
+        (folder / "reference.json").write_text(json.dumps(told.to_json(), ensure_ascii=False))
         scores = answer(folder, encoder, golden)
         (folder / "golden.json").write_text(json.dumps({"instances": golden, "predictions": scores}, indent=1))
         save_graph(folder / "saved_model", home, encoder, golden)
@@ -154,6 +159,28 @@ def expectation(folder: Path, features: Path, encoder: Encoder) -> dict[str, Any
     scores = Network((folder / "model.tflite").read_bytes())(some.inputs)
     blocks = (train.between(start, start + BLOCK_ROWS).inputs for start in range(0, len(train), BLOCK_ROWS))
     return expect(encoder, scores, blocks).to_json()
+
+
+def watched(folder: Path, features: Path, encoder: Encoder, slices: Path) -> Reference:
+    """How the columns of the test part, its truth and the bundle's answers lie, and how good these are, also by slice: on all rows,
+    or on as many spread evenly over them."""
+    test, target, counted = load_rows(features, "test"), encoder.target, kinds(encoder)
+    places = np.arange(0, len(test), -(-len(test) // REFERENCE_ROWS))
+    by = pd.read_csv(slices, dtype=str)[["slice", "value"]].drop_duplicates()
+    columns = list(dict.fromkeys([*counted, *by["slice"]]))
+    shards, start = [pa.table({})] if not columns else [], 0  # of a model of images alone
+    for shard in read_shards(features / "test_rows", columns) if columns else ():
+        shards.append(shard.take(places[(places >= start) & (places < start + len(shard))] - start))
+        start += len(shard)
+    rows, own = pa.concat_tables(shards), test.take(places)
+    told = target.decode(Network((folder / "model.tflite").read_bytes())(own.inputs))
+    truth = target.decode(np.asarray(own.target)) if target.task == "regression" else np.asarray(own.target)
+    words = {name: rows[name].cast(pa.string()) for name in by["slice"].unique()}
+    masks = {
+        f"{one.slice}={one.value}": np.asarray(pc.fill_null(pc.equal(words[one.slice], one.value), False))
+        for one in by.itertuples()
+    }
+    return fit_reference(target, counted, counted_columns(rows, counted), truth, told, masks)
 
 
 def answer(folder: Path, encoder: Encoder, rows: list[dict[str, Any]]) -> list[Any]:
@@ -267,7 +294,7 @@ def in_words(split: Split) -> str:
     """Which rows test, as the end of a sentence."""
     match split:
         case TimeSplit():
-            return f"from {split.test_from} on"
+            return f"from {split.test_from} on" if split.test_from else f"of the last {split.test_last_days} days"
         case RandomSplit():
             return f"drawn by chance, {split.test:.0%} of all"
         case GroupSplit():

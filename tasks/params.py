@@ -30,6 +30,8 @@ Batch = Annotated[int, Field(ge=1, le=1_000_000)]
 Bins = Annotated[int, Field(ge=2, le=1024)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Name = Annotated[str, Field(min_length=1)]
+Severity = Literal["info", "warning", "critical"]  # of an alert
+MailAddress = Annotated[str, Field(pattern=r"^[^\s@,<>]+@[^\s@,<>]+$")]
 
 
 class Section(BaseModel):
@@ -57,7 +59,7 @@ class PackageSource(Reading):
 
 
 Secret = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|prefect:[a-z0-9-]+)$")]
-SECRETS = ("password", "token", "key", "sign", "verify")  # the keys that may name one
+SECRETS = ("password", "token", "key", "sign", "verify", "url")  # the keys that may name one
 PASSWORD = "{password}"  # stands in a file's URL for its secret
 IN_URL = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&][\w-]*(signature|sig|token|secret|password|key)=[^&]", re.IGNORECASE)
 
@@ -348,11 +350,19 @@ class Validate(Section):
 
 
 class TimeSplit(Section):
-    """By the table's time: rows from `test_from` on test, the last day of every `validation_every_days` before it validates."""
+    """By the table's time: rows from `test_from` on test, or those of its `test_last_days`, which move on with the data; the last
+    day of every `validation_every_days` before them validates."""
 
     by: Literal["time"]
-    test_from: date | datetime
+    test_from: date | datetime | None = None
+    test_last_days: Annotated[int, Field(ge=1, le=36_600)] | None = None  # up to and with the day of the newest row
     validation_every_days: Annotated[int, Field(ge=2, le=366)]
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if (self.test_from is None) == (self.test_last_days is None):
+            raise ValueError("give either test_from, a day that stays, or test_last_days, which move on with the data")
+        return self
 
 
 class RandomSplit(Section):
@@ -745,6 +755,128 @@ class Release(Section):
         return self
 
 
+class Told(Section):
+    """What each way of telling people has."""
+
+    least: Severity  # alerts of this severity and graver ones: info, warning, critical
+
+
+class WebhookChannel(Told):
+    """An address that takes alerts as JSON, by POST; with the token in its Authorization header, if there is one."""
+
+    kind: Literal["webhook"]
+    url: Secret | Annotated[str, Field(pattern=r"^https?://[^\s/?#]+")]
+    token: Secret | None = None
+
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> Self:
+        if IN_URL.search(self.url) or re.search(r"://[^/]*@", self.url):
+            raise ValueError("the url holds a secret; put it in the environment and name that: url: 'env:NAME'")
+        return self
+
+
+class SlackChannel(Told):
+    """An incoming webhook of Slack, or of what takes the same, such as Mattermost; its address is a secret."""
+
+    kind: Literal["slack"]
+    url: Secret
+
+
+class EmailChannel(Told):
+    """A mail server. starttls and tls check its certificate; none is for a server of this machine or network, without a login."""
+
+    kind: Literal["email"]
+    host: Name
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    security: Literal["starttls", "tls", "none"]
+    sender: MailAddress
+    to: Annotated[tuple[MailAddress, ...], Field(min_length=1)]
+    user: Name | None = None
+    password: Secret | None = None
+
+    @model_validator(mode="after")
+    def _logs_in_over_tls(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password belong together")
+        if self.user and self.security == "none":
+            raise ValueError("security none would send the password for all to read; choose starttls or tls")
+        return self
+
+
+class SnsChannel(Told):
+    """A topic of Amazon's SNS; the credentials are those of the environment."""
+
+    kind: Literal["sns"]
+    topic: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]+(\.fifo)?$")]
+
+
+Channel = Annotated[WebhookChannel | SlackChannel | EmailChannel | SnsChannel, Field(discriminator="kind")]
+
+
+class Alerting(Section):
+    """Whom to tell, and how often."""
+
+    reports: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None  # where people open the folder reports/
+    remind_hours: Annotated[float, Field(gt=0)]  # after which a trouble that is not over is told again
+    channels: dict[Name, Channel]
+
+
+class Retrain(Section):
+    """When a model may be trained anew by itself, and what its successor must show."""
+
+    cooldown_hours: Annotated[float, Field(ge=0)]  # from the beginning of one retraining to the next
+    most_a_day: Count  # retrainings that begin within 24 hours
+    window_days: Annotated[float, Field(gt=0)]  # of the prediction log, the newest with truth, that decide
+    rows: Count  # of them with truth that a comparison needs; of fewer the test part decides
+    resamples: Annotated[int, Field(ge=100, le=100_000)]
+    win: Annotated[float, Field(ge=0.5, lt=1)]  # share of the resamples in which the challenger must have the lower loss
+    then: Literal["canary", "promote", "hold"]  # a challenger that won
+    wait_minutes: Annotated[float, Field(ge=0)]  # for the services' word on the canary
+
+
+class Floor(Section):
+    """The least effects that matter, whatever the odds: see tasks/core/drift.py."""
+
+    shape: Share  # of a column or the answers: Jensen-Shannon distance, base 2; 0.1 is what 0.24 standard deviations make
+    missing: Share  # share of the rows without a value, more or fewer
+    new: Share  # share of the rows with a word never seen before, or a number beyond the ends
+    truth: Share  # share of a class among what came, more or fewer; of a number a distance as of shape
+    loss: Annotated[float, Field(ge=0)]  # by which log loss or error grew, as a share of it
+    ranking: Share  # by which AUC or accuracy fell
+    calibration: Annotated[float, Field(ge=0)]  # between said and came: a probability, or of a number standard deviations
+
+
+class Seasonality(Section):
+    """What features are held against: the release's test part, the windows before this one, or the same days a year before."""
+
+    reference: Literal["release", "moving", "year"]
+    windows: Annotated[int, Field(ge=1, le=1000)]  # of a moving one, before this window and without drift
+
+
+class Monitor(Section):
+    """Which rows are watched, in what windows, and what raises drift."""
+
+    log: Name  # where `python -m serving --log` writes: a folder, from the workspace, or s3://bucket/prefix
+    channel: Literal["production", "canary"]
+    hours: Annotated[float, Field(gt=0, le=8784)]  # of a window; they follow one another from midnight UTC on 1 January 1970
+    grace_minutes: Annotated[float, Field(ge=0)]  # after its end, in which the service writes what it still holds
+    truth_hours: Annotated[float, Field(ge=0)]  # after its end, when its quality is judged by the truths that came
+    min_rows: Annotated[int, Field(ge=50)]  # of a window, below which nothing is said of it
+    false_alarms: Annotated[float, Field(gt=0, le=0.2)]  # share of the windows without change that may raise drift
+    # What raises drift, the kinds of Finding in tasks/core/verdict.py; the rest is told.
+    raises: tuple[Literal["feature", "prediction", "truth", "quality", "calibration"], ...]
+    floor: Floor
+    columns: dict[Name, Share | None]  # floors of single columns, of whatever is measured; null: not looked at
+    unmatched: Share  # share of the truths whose ids no row has, above which quality is unknown; 1 where the log is sampled
+    seasonality: Seasonality
+
+    @model_validator(mode="after")
+    def _log_is_a_place(self) -> Self:
+        if "://" in self.log and not re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[^?#]*)?", self.log):
+            raise ValueError(f"log {self.log!r} is no place of a prediction log; expected a folder or s3://bucket/prefix")
+        return self
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -764,6 +896,9 @@ class Params(Section):
     evaluate: Evaluate
     export: Export
     release: Release
+    alert: Alerting
+    retrain: Retrain
+    monitor: Monitor
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -790,6 +925,8 @@ class Params(Section):
         if strange := sorted(named - set(allowed)):
             raise ValueError(f"evaluate.gate names {strange}; task {self.table.task} is measured by {list(allowed)}")
         self._classes_are_known()
+        if strange := sorted(self.monitor.columns.keys() - set(self.table.features)):
+            raise ValueError(f"monitor.columns names {strange}, which are no features")
         if strange := sorted({rule.in_set for rule in self.validate_.rules if rule.in_set} - self.table.sets.keys()):
             raise ValueError(f"validate.rules name the sets {strange}; table.sets has {sorted(self.table.sets)}")
         return self
@@ -938,7 +1075,7 @@ def _explain(error: ValidationError) -> str:
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     loc = fault["loc"]  # pydantic puts the kind of a source behind its name
-    path = [part for i, part in enumerate(loc) if not (i == 2 and (loc[0], part) in _KINDS) and part != "[key]"]
+    path = [part for i, part in enumerate(loc) if not _is_kind(loc, i) and part != "[key]"]
     key = ".".join(map(str, path)) or "the file"
     found = fault["input"]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -968,6 +1105,10 @@ _KINDS: dict[tuple[int | str, int | str], type[Section]] = {
     ("train", "each"): Train,
     ("evaluate", "two"): Errors,
     ("evaluate", "several"): Evaluate,
+    ("alert", "webhook"): WebhookChannel,
+    ("alert", "slack"): SlackChannel,
+    ("alert", "email"): EmailChannel,
+    ("alert", "sns"): SnsChannel,
 }
 
 
@@ -979,11 +1120,16 @@ _PARTS: dict[Any, type[Section]] = {
 }
 
 
+def _is_kind(loc: tuple[int | str, ...], place: int) -> bool:
+    """Whether that part of a fault's place is the kind of a value, which stands behind its key, and not a key."""
+    return place == (3 if loc[0] == "alert" else 2) and (loc[0], loc[place]) in _KINDS
+
+
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section at `loc` allows."""
     model: Any = Params
     for i, part in enumerate(loc):
         fields = {field.alias or name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
-        model = _KINDS[loc[0], part] if i == 2 and (loc[0], part) in _KINDS else fields.get(str(part), model)
+        model = _KINDS[loc[0], part] if _is_kind(loc, i) else fields.get(str(part), model)
         model = _PARTS.get(model, model)
     return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]

@@ -21,9 +21,9 @@ def assign_parts(valid: Path, table: Table, how: Split, seed: int) -> NDArray[np
     match how:
         case TimeSplit():
             assert table.time is not None
-            test_from = np.datetime64(how.test_from, "us")
+            start = test_start(valid, table.time, how)
             shards = read_shards(valid, [table.time])
-            return np.concatenate([split.by_time(_times(one), test_from, how.validation_every_days) for one in shards])
+            return np.concatenate([split.by_time(_times(one), start, how.validation_every_days) for one in shards])
         case RandomSplit():
             shards = read_shards(valid, [table.target])
             return split.by_chance(np.concatenate([_strata(one, table) for one in shards]), how.test, how.validation, seed)
@@ -34,6 +34,15 @@ def assign_parts(valid: Path, table: Table, how: Split, seed: int) -> NDArray[np
                 sizes.update(dict(zip(*(counts.field(i).to_pylist() for i in (0, 1)), strict=True)))
             parts = split.by_group(sizes, how.test, how.validation, seed)
             return np.concatenate([_of_groups(shard, parts) for shard in read_shards(valid, [how.column])])
+
+
+def test_start(valid: Path, time: str, how: TimeSplit) -> np.datetime64:
+    """Where the test part begins: the day or time that is named, or so many days before the table's newest row."""
+    if how.test_from is not None:
+        return np.datetime64(how.test_from, "us")
+    assert how.test_last_days is not None
+    newest = max((_times(one).max() for one in read_shards(valid, [time]) if len(one)), default=np.datetime64(0, "us"))
+    return split.last_days(newest, how.test_last_days)
 
 
 def _times(shard: pa.Table) -> NDArray[np.datetime64]:

@@ -145,9 +145,11 @@ def cut_by_time(db: Connection, time: str, target: TargetGuess, least: int) -> T
     rows = f"(SELECT {when} AS t, {by} AS y FROM data WHERE {when} IS NOT NULL AND {quoted(target.name)} IS NOT NULL)"
     if not _row(db, f"SELECT count(*) FROM {rows}")[0]:
         return None
+    oldest, newest = _row(db, f"SELECT CAST(min(t) AS DATE), CAST(max(t) AS DATE) FROM {rows}")
     for share in TEST_SHARES:
         (start,) = _row(db, f"SELECT CAST(quantile_cont(t, {1 - share}) AS DATE) FROM {rows}")
         start += timedelta(days=1)  # so that no day stands on both sides
+        last_days = (newest - start).days + 1
         for days in EVERY_DAYS:
             # As preprocess cuts: whole days since 1970 validate.
             part = (
@@ -161,7 +163,8 @@ def cut_by_time(db: Connection, time: str, target: TargetGuess, least: int) -> T
             whole = sum(sizes.values())
             fair = 0.04 * whole <= sizes["validation"] <= 0.3 * whole and 0.05 * whole <= sizes["test"] <= 0.4 * whole
             if fair and all(found.get(label, 0) >= least for found in counts.values() for label in wanted):
-                return TimeCut(str(start), days, sizes["train"], sizes["validation"], sizes["test"])
+                moves = last_days if last_days <= (newest - oldest).days / 2 else None
+                return TimeCut(str(start), moves, days, sizes["train"], sizes["validation"], sizes["test"])
     return None
 
 

@@ -29,18 +29,22 @@ class Release:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="publish")
-def publish(workspace: Path) -> Release:
-    """The remote holds data and models, the store the bundle, whole and verified, and production names it."""
+def publish(workspace: Path, promote: bool = True) -> Release:
+    """The remote holds data and models, the store the bundle, whole and verified, and production names it.
+
+    Without `promote` production stays as it is, unless it serves nothing yet.
+    """
     log, shown, values = get_run_logger(), view.current(), Params.load(workspace / "params.yaml").release
     shown.begin("publish", f"to {values.store}")
     try:
         if values.remote:
             push(workspace, values.remote, values.kms_key, log)
-        release, new = put(workspace, values)
+        release, new = put(workspace, values, promote=promote)
     except BaseException:
         shown.end("publish", "Failed", "")
         raise
-    shown.end("publish", "Completed" if new else "Cached", "")
+    shown.released(release.name, release.version)
+    shown.end("publish", "Completed" if new else "Cached", f"{release.name} {release.version}")
     log.info("%s %s %s", "released" if new else "already released:", release.name, release.version)
     create_markdown_artifact(
         (workspace / BUNDLE / "model_card.md").read_text(), key="model-card", description=f"{release.name} {release.version}"
@@ -48,8 +52,8 @@ def publish(workspace: Path) -> Release:
     return release
 
 
-def put(workspace: Path, values: params.Release) -> tuple[Release, bool]:
-    """Bring the bundle into the store and production to it; returns whether anything had to be done.
+def put(workspace: Path, values: params.Release, *, promote: bool = True) -> tuple[Release, bool]:
+    """Bring the bundle into the store and, to `promote` it, production to it; returns whether anything had to be done.
 
     A version that was rolled back stays in the store and is not brought back. What killed publishes left is swept, and no more
     versions are kept than wanted. ReleaseError when the bundle is not what its manifest says, or the store cannot be used; then
@@ -65,7 +69,7 @@ def put(workspace: Path, values: params.Release) -> tuple[Release, bool]:
         releases.put(bundle, signature)
         if values.verify:
             releases.fetch(version, workspace / FETCHED, read_public_key(workspace, values.verify))
-        moves = now is None or version not in (now.version, now.withdrawn)
+        moves = now is None or (promote and version not in (now.version, now.withdrawn))
         if moves:
             releases.promote(version, tag, by=who(), why="released by python -m flows.train", now=now)
         releases.sweep()

@@ -24,6 +24,7 @@ from tasks.cloud.storage import Conflict, Entry, Folder, Missing, Storage, Stora
 from tasks.core.errors import TidemillError
 
 CHANNELS = ("production", "canary", "shadow")
+STORE = "releases"  # of a workspace, unless its params.yaml names another place
 VERSION = re.compile(r"[0-9a-f]{1,64}")  # the hash of the content
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 FETCHED = Path(".cache/releases")  # of a workspace: copies of what lies in a bucket
@@ -78,7 +79,7 @@ class Stored:
     published: datetime  # UTC
 
 
-def open_releases(workspace: Path, store: str = "releases", kms_key: str | None = None) -> "Releases":
+def open_releases(workspace: Path, store: str = STORE, kms_key: str | None = None) -> "Releases":
     """The store, of whose places a folder is meant from the workspace."""
     return Releases(open_storage(store if "://" in store else workspace / store, kms_key))
 
@@ -124,6 +125,14 @@ class Releases:
             where = f"{self.storage.place}/{_channel_key(name)}"
             raise ReleaseError(f"{where} is no channel; restore it, or delete it and promote a version")
         return channel, tag
+
+    def production(self) -> tuple[Channel, str]:
+        """What the channel production serves, with its tag; ReleaseError where it serves nothing."""
+        if (found := self.channel("production")) is None:
+            raise ReleaseError(
+                f"{self.storage.place} has no release in production; `python -m flows.train` makes one, --store names another place"
+            )
+        return found
 
     def move(self, name: str, channel: Channel, tag: str | None) -> str:
         """The channel serves the version, and the history says so; returns the new tag.

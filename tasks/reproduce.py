@@ -171,7 +171,7 @@ def keep_lock(workspace: Path) -> None:
 def heal(workspace: Path) -> None:
     """What a killed run may have left is put right: its children are ended, files that DVC was writing are whole again."""
     end_orphan(workspace)
-    lock, rwlock = workspace / "dvc.lock", workspace / ".dvc/tmp/rwlock"
+    lock, rwlock = workspace / "dvc.lock", workspace / ".dvc" / "tmp" / "rwlock"
     if lock.exists() and not _is_whole(lock) and (workspace / LOCK_COPY).exists():
         with replacing(lock) as aside:
             aside.write_bytes((workspace / LOCK_COPY).read_bytes())

@@ -1,4 +1,4 @@
-"""Prefect's own server for runs by hand: found, or started on loopback; and no dead run stays Running there."""
+"""Prefect's own server: found, or started on loopback; how runs talk to it, and that no dead run stays Running there."""
 
 import os
 import subprocess
@@ -10,13 +10,11 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client
-from prefect.automations import Automation
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import State, StateType
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings
 from prefect.states import Crashed
 
 from tasks.core.errors import TidemillError
@@ -24,23 +22,18 @@ from tasks.core.errors import TidemillError
 LOCAL = "http://127.0.0.1:4200/api"
 SECONDS_TO_START = 90
 HEARTBEAT_SECONDS = 30
-ZOMBIES = "tidemill: a run without heartbeat is Crashed"
+LOG = "TIDEMILL_LOG"  # json: lines for machines
 
 
 def find_server() -> tuple[str, str]:
     """The URL of a server that answers, and what to say of it: an own one is started on loopback when none does.
 
-    TidemillError when the URL that is set is none, or belongs to another machine, which does not answer.
+    TidemillError when the URL that is set is none, belongs to another machine, which does not answer, or asks for a login.
     """
     url = address()
-    try:
-        parts = urlsplit(url)
-        local = parts.hostname in ("127.0.0.1", "localhost", "::1") and (parts.port or 80) > 0
-    except ValueError as error:
-        raise TidemillError(f"PREFECT_API_URL={url}: {error}; expected for example {LOCAL}") from error
-    if local and parts.path != "/api":
-        raise TidemillError(f"PREFECT_API_URL={url}: expected it to end in /api, as in {LOCAL}")
+    local = is_local(url)
     if answers(url):
+        refuse_login(url)
         return url, ""
     if not local:
         raise TidemillError(f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL to use a local one")
@@ -54,32 +47,84 @@ def address() -> str:
     return (PREFECT_API_URL.value() or LOCAL).rstrip("/")
 
 
+def is_local(url: str) -> bool:
+    """Whether the URL is of this machine; TidemillError when it is none of an API."""
+    try:
+        parts = urlsplit(url)
+        local = parts.hostname in ("127.0.0.1", "localhost", "::1") and (parts.port or 80) > 0
+    except ValueError as error:
+        raise TidemillError(f"PREFECT_API_URL={url}: {error}; expected for example {LOCAL}") from error
+    if local and parts.path != "/api":
+        raise TidemillError(f"PREFECT_API_URL={url}: expected it to end in /api, as in {LOCAL}")
+    return local
+
+
 def answers(url: str) -> bool:
     """Whether a Prefect API is healthy at the URL; one behind a login counts too."""
+    answer = ask(f"{url}/health")
+    return answer is not None and answer.status_code == 200 and answer.json() is True
+
+
+def refuse_login(url: str) -> None:
+    """TidemillError when the server at the URL asks for a login, and does not take ours."""
+    answer = ask(f"{url}/version")  # its health it tells everybody
+    if answer is not None and answer.status_code == 401:
+        raise TidemillError(f"the Prefect server at {url} asks for a login: set PREFECT_API_AUTH_STRING to its USER:PASSWORD")
+
+
+def ask(url: str) -> httpx.Response | None:
+    """What the API answers to who has our login; None when nothing does."""
     headers = {}
-    if key := PREFECT_API_KEY.value():
-        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-    auth = PREFECT_API_AUTH_STRING.value()
-    pair = tuple(auth.get_secret_value().split(":", 1)) if auth else None
+    api = get_current_settings().api
+    if api.key:
+        headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
+    auth = api.auth_string
+    user, _, password = auth.get_secret_value().partition(":") if auth else ("", "", "")
     try:
-        answer = httpx.get(f"{url}/health", timeout=3, headers=headers, auth=pair)
+        return httpx.get(url, timeout=3, headers=headers, auth=(user, password) if auth else None)
     except httpx.HTTPError:
-        return False
-    return answer.status_code == 200 and answer.json() is True
+        return None
+
+
+def configure(url: str) -> None:
+    """Prefect, in all threads, talks to the server at the URL."""
+    os.environ.update(environment(url))
+    refresh_global_settings_context()
+
+
+def environment(url: str) -> dict[str, str]:
+    """What a run needs in its environment: the server, its heartbeat, results that are JSON, as pickles would run code."""
+    lines = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"} if os.environ.get(LOG) == "json" else {}
+    return {
+        "PREFECT_API_URL": url,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        **lines,
+    }
+
+
+def server_environment(url: str) -> dict[str, str]:
+    """The server's: on another port than its own the page looks for the API in the wrong place, unless told."""
+    return {**os.environ, "PREFECT_SERVER_UI_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def command(url: str) -> list[str]:
+    """What starts a server on loopback for the URL.
+
+    Not with --background: that leaves it writing into a closed pipe, and its first line of log ends it.
+    """
+    port = urlsplit(url).port or 80
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def start(url: str) -> None:
     """A server answers at the loopback URL, in the background, its words in PREFECT_HOME/server.log."""
-    port = urlsplit(url).port or 80
     home = PREFECT_HOME.value()
     home.mkdir(parents=True, exist_ok=True)
-    # On another port than its own the page looks for the API in the wrong place, unless told.
-    environment = {**os.environ, "PREFECT_SERVER_UI_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    # Not --background: that leaves the server writing into a closed pipe, and its first line of log ends it.
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command(url), env=server_environment(url), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     deadline = time.monotonic() + SECONDS_TO_START
     while not answers(url):
@@ -117,24 +162,3 @@ def end_runs(runs: list[str], state: State[None]) -> None:
             # The engine marks an interrupted run Crashed; that it was asked to stop is the better word.
             if now is None or not now.is_final() or (now.is_crashed() and state.is_cancelled()):
                 client.set_flow_run_state(UUID(run), state, force=True)
-
-
-def watch_heartbeats() -> None:
-    """The server itself marks a run Crashed whose heartbeat stops, so that nobody has to come and look."""
-    with get_client(sync_client=True) as client:
-        if client.read_automations_by_name(ZOMBIES):
-            return
-    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    Automation(
-        name=ZOMBIES,
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=3 * HEARTBEAT_SECONDS,
-        ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat for 90 seconds: its process is gone")],
-    ).create()

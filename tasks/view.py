@@ -1,14 +1,16 @@
-"""What a person sees of a run: a live table on a terminal, one plain line for each event elsewhere."""
+"""What is seen of a run: a live table on a terminal, one plain line for each event elsewhere, or one line of JSON for machines."""
 
+import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol, TextIO
 
+from prefect.runtime import flow_run
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,6 +28,16 @@ class View(Protocol):
     def begin(self, stage: str, why: str) -> None: ...
     def line(self, stage: str, text: str) -> None: ...
     def end(self, stage: str, outcome: str, note: str) -> None: ...
+    def released(self, name: str, version: str) -> None: ...
+
+
+class QuietView:
+    """Shows nothing: where a worker runs the flow, Prefect's log tells all, and the worker may be gone before the run is."""
+
+    def begin(self, stage: str, why: str) -> None: ...
+    def line(self, stage: str, text: str) -> None: ...
+    def end(self, stage: str, outcome: str, note: str) -> None: ...
+    def released(self, name: str, version: str) -> None: ...
 
 
 @dataclass
@@ -42,20 +54,77 @@ class Line:
 class PlainView:
     """Lines for a log: what begins and why, what it says, how it ended and after how long."""
 
-    def __init__(self) -> None:
+    def __init__(self, to: TextIO) -> None:
+        self.to = to
         self.started: dict[str, float] = {}
 
     def begin(self, stage: str, why: str) -> None:
         self.started[stage] = time.monotonic()
-        print(f"{stage}: runs ({why})", flush=True)
+        print(f"{stage}: runs ({why})", file=self.to, flush=True)
 
     def line(self, stage: str, text: str) -> None:
-        print(f"{stage} | {text}", flush=True)
+        print(f"{stage} | {text}", file=self.to, flush=True)
 
     def end(self, stage: str, outcome: str, note: str) -> None:
         started = self.started.pop(stage, None)
         took = f" in {time.monotonic() - started:.1f} s" if started else ""
-        print(f"{stage}: {outcome}{took}", flush=True)
+        print(f"{stage}: {outcome}{took}", file=self.to, flush=True)
+
+    def released(self, name: str, version: str) -> None: ...
+
+
+class JsonView:
+    """A JSON object on a line for each event: time, level, message, and the ids of run, stage and release, as far as known."""
+
+    def __init__(self, to: TextIO) -> None:
+        self.to = to
+        self.release = ""
+
+    def begin(self, stage: str, why: str) -> None:
+        self.tell("info", stage, "begins", f"runs because: {why}")
+
+    def line(self, stage: str, text: str) -> None:
+        self.tell("info", stage, "says", text)
+
+    def end(self, stage: str, outcome: str, note: str) -> None:
+        self.tell("error" if outcome == "Failed" else "info", stage, outcome.lower(), note)
+
+    def released(self, name: str, version: str) -> None:
+        self.release = version
+
+    def tell(self, level: Literal["info", "error"], stage: str, event: str, message: str, run: str | None = None) -> None:
+        """Write one line; of a run that is over its id must be given."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        ids = {"run": run or flow_run.id, "stage": stage or None, "release": self.release or None}
+        print(
+            json.dumps({"time": now, "level": level, "event": event, **ids, "message": message}, ensure_ascii=False),
+            file=self.to,
+            flush=True,
+        )
+
+
+@dataclass
+class Record:
+    """A view that passes on to another what it is told, and keeps how each stage ended, and after how many seconds."""
+
+    view: View
+    ended: dict[str, tuple[str, float]] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+
+    def begin(self, stage: str, why: str) -> None:
+        self.started[stage] = time.monotonic()
+        self.view.begin(stage, why)
+
+    def line(self, stage: str, text: str) -> None:
+        self.view.line(stage, text)
+
+    def end(self, stage: str, outcome: str, note: str) -> None:
+        began = self.started.get(stage)
+        self.ended[stage] = (outcome, round(time.monotonic() - began, 2) if began else 0.0)
+        self.view.end(stage, outcome, note)
+
+    def released(self, name: str, version: str) -> None:
+        self.view.released(name, version)
 
 
 class LiveView:
@@ -76,6 +145,8 @@ class LiveView:
         line = self.lines[stage]
         line.seconds = time.monotonic() - line.started if line.started else 0.0
         line.outcome, line.note, line.last = outcome, note, ""
+
+    def released(self, name: str, version: str) -> None: ...
 
     def render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2), expand=True)
@@ -113,18 +184,19 @@ _current: ContextVar[View | None] = ContextVar("view", default=None)
 
 def current() -> View:
     """The view of this run."""
-    return _current.get() or PlainView()
+    return _current.get() or QuietView()
 
 
 @contextmanager
-def showing(stages: list[str]) -> Iterator[None]:
-    """Within the block the run is shown: live on a terminal, plainly elsewhere."""
-    console = Console()
-    live = console.is_terminal and sys.stdout.isatty()
-    view = LiveView(stages, console) if live else PlainView()
-    token = _current.set(view)
+def showing(stages: list[str], to: TextIO, lines: bool = False) -> Iterator[Record]:
+    """Within the block the run is shown: live on a terminal, else plainly or, with `lines`, as JSON; gives how stages end."""
+    console = Console(file=to)
+    live = not lines and console.is_terminal and to.isatty()
+    view: View = LiveView(stages, console) if live else JsonView(to) if lines else PlainView(to)
+    record = Record(view)
+    token = _current.set(record)
     try:
         with view.live if isinstance(view, LiveView) else nullcontext():
-            yield
+            yield record
     finally:
         _current.reset(token)

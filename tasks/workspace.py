@@ -13,7 +13,7 @@ from tasks.stage import discard, replacing
 CODE = Path(__file__).resolve().parent
 OWN = ("params.yaml", "dvc.yaml", "sources.lock", "dvc.lock", "tasks")  # what makes a folder a workspace
 IGNORED = (
-    "/tasks\n/.cache/\n/data/*\n!/data/schema.pbtxt\n!/data/released.pb\n/models/\n/reports/\n/logs/\n/releases/\n"
+    "/tasks\n/.cache/\n/data/*\n!/data/schema.pbtxt\n!/data/released.pb\n/models/\n/reports/\n/logs/\n/releases/\n/predictions/\n"
     "/keys.json\n/*.pem\n"
 )
 DVC = {  # what `dvc init` writes, without its telemetry
