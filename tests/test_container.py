@@ -317,9 +317,9 @@ def test_compose_file_is_whole_and_hardened() -> None:
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", [])), name
         for volume in service.get("volumes", []):
             host, _, _ = str(volume).partition(":")
-            made = "/state/" in host or host.endswith("/releases")
+            made = "/state/" in host or host.endswith(("/releases", "/reports"))
             assert made or Path(host).exists(), volume
-    assert sorted(services) == ["grafana", "nginx", "prometheus", "serving-1", "serving-2"]
+    assert sorted(services) == ["alertmanager", "grafana", "nginx", "node-exporter", "prometheus", "serving-1", "serving-2"]
     assert services["serving-1"] == services["serving-2"]
     assert not services["serving-1"].get("ports")
 

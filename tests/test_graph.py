@@ -70,7 +70,8 @@ def test_flags_and_params_are_those_of_the_step(stage: str) -> None:
 
 def test_every_section_of_params_is_used_by_a_stage() -> None:
     used = {path.partition(".")[0] for entry in STAGES.values() for path in entry["params"]}
-    assert used | {"release"} == {field.alias or name for name, field in Params.model_fields.items()}  # which publish reads
+    effects = {"release", "alert", "retrain", "monitor"}  # read by what ends outside the workspace
+    assert used | effects == {field.alias or name for name, field in Params.model_fields.items()}
 
 
 def test_flow_runs_the_stages_of_the_graph_in_an_order_that_fits() -> None:

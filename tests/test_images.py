@@ -73,6 +73,14 @@ export: {golden_rows: 4}
 release:
   {store: releases, remote: null, kms_key: null, keep: 3, sign: null, verify: null,
    canary: {share: 0.1, requests: 100, minutes: 1, errors: 0.01, latency: 1.5, shift: 0.1}}
+alert: {reports: null, remind_hours: 24, channels: {}}
+retrain:
+  {cooldown_hours: 24, most_a_day: 2, window_days: 28, rows: 100, resamples: 100, win: 0.9, then: canary, wait_minutes: 0}
+monitor:
+  {log: predictions, channel: production, hours: 24, grace_minutes: 15, truth_hours: 168, min_rows: 500, false_alarms: 0.005,
+   raises: [feature, prediction, truth, quality, calibration], columns: {}, unmatched: 0.05,
+   floor: {shape: 0.1, missing: 0.02, new: 0.02, truth: 0.05, loss: 0.05, ranking: 0.02, calibration: 0.03},
+   seasonality: {reference: release, windows: 7}}
 """
 
 

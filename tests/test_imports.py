@@ -19,17 +19,28 @@ FORBIDDEN = {
 ALLOWED = {
     ("flows", "tasks.core.errors"),  # the errors that a command turns into a message and an exit code
     ("flows", "tasks.core.change"),  # the record that a command shows
+    ("flows", "tasks.core.verdict"),  # likewise
 }
 PREFECT = {
+    "artifacts",
+    "automations",
     "child",
     "claim",
     "cost",
+    "deployed",
+    "exported",
     "freeze",
+    "keep",
+    "monitor",
+    "move",
     "poll",
     "publish",
     "remember",
     "reproduce",
+    "run",
+    "retraining",
     "server",
+    "trouble",
     "unlock",
     "view",
 }  # effects and the bridge; stages are the others
@@ -42,6 +53,7 @@ ONLY_IN = {
     "sqlalchemy": {"tasks/sources/cells.py", "tasks/sources/database.py", "tasks/sources/sql.py"},
     "holidays": {"tasks/preprocess.py"},
     "model_signing": {"tasks/sign.py"},
+    "evidently": {"tasks/evidently_report.py"},
 }
 
 
@@ -110,6 +122,8 @@ def test_import_rules_find_a_breach(tmp_path: Path) -> None:
     ("module", "unwanted"),
     [
         ("flows.train", {"tensorflow", "keras", "dvc", "pandas", "pyarrow"}),
+        ("flows.monitor", {"tensorflow", "keras", "dvc", "pandas", "pyarrow", "evidently"}),
+        ("tasks.monitor", {"tensorflow", "keras", "dvc", "evidently"}),
         ("serving.app", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn"}),
         ("serving.server", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "arro3", "sklearn", "boto3", "PIL"}),
         ("serving.batch_child", {"tensorflow", "keras", "prefect", "dvc", "pandas", "pyarrow", "sklearn", "starlette", "boto3"}),

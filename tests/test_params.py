@@ -62,6 +62,36 @@ def test_params_of_the_repository_load() -> None:
         ("  kms_key: null", "  kms_key: alias/x", ["release: kms_key encrypts what lies in S3"]),
         ("  sign: null", "  sign: '-----BEGIN EC'", ["release: sign holds a key itself"]),
         ("  keep: 10 ", "  keep: 0 ", ["release.keep: found 0"]),
+        ("  win: 0.9", "  win: 1.0", ["retrain.win: found 1.0", "less than 1"]),
+        ("  most_a_day: 2", "  most_a_day: 0", ["retrain.most_a_day: found 0"]),
+        ('test_from: "2013-10-01"', "test_last_days: 0", ["preprocess.split.test_last_days: found 0"]),
+        ('test_from: "2013-10-01",', "", ["preprocess.split: give either test_from", "or test_last_days"]),
+        *(
+            ("  channels: {}", f"  channels: {{one: {{least: info, {channel}}}}}", words)
+            for channel, words in (
+                ('kind: webhook, url: "https://a:b@c/x"', ["alert.channels.one: the url holds a secret", "env:NAME"]),
+                ('kind: webhook, url: "ftp://c/x"', ["alert.channels.one.url"]),
+                (
+                    'kind: webhook, url: "https://c/x", tokn: "env:A"',
+                    ["alert.channels.one.tokn: unknown key; did you mean 'token'?"],
+                ),
+                ('kind: slack, url: "https://hooks.example.com/T0/B0/x"', ["alert.channels.one.url: found"]),
+                ('kind: sns, topic: "models"', ["alert.channels.one.topic: found 'models'"]),
+                ("kind: pager", ["alert.channels.one: found"]),
+                (
+                    'kind: email, host: h, port: 25, security: none, sender: a@b.c, to: [d@e.f], user: u, password: "env:P"',
+                    ["alert.channels.one: security none would send the password for all to read"],
+                ),
+                (
+                    "kind: email, host: h, port: 25, security: none, sender: a@b.c, to: [d@e.f], user: u",
+                    ["alert.channels.one: user and password belong together"],
+                ),
+                (
+                    'kind: email, host: h, port: 25, security: none, sender: "a@b.c>, eve@x.y", to: [d@e.f]',
+                    ["alert.channels.one.sender"],
+                ),
+            )
+        ),
         ("{share: 0.1, requests", "{share: 0, requests", ["release.canary.share: found 0"]),
         ("seed: 2013", "seed: -1", ["seed: found -1", "greater than or equal to 0"]),
         ("  patience: 2", "  patience: 0", ["train.patience: found 0", "greater than or equal to 1"]),

@@ -29,7 +29,7 @@ def test_first_run_completes_every_stage_and_releases(trained: Workspace) -> Non
         "encoder.json", "model.tflite", "schema.pbtxt", "reference.pb", "golden.json", "model_card.md", "lineage.json",
         "saved_model/saved_model.pb",
     }  # fmt: skip
-    assert {"background.json", "expected.json"} <= set(files)
+    assert {"background.json", "expected.json", "reference.json"} <= set(files)
     assert all(content_hash(release / path) == mark["sha256"] for path, mark in manifest["files"].items())
     lineage = json.loads((release / "lineage.json").read_text())
     assert lineage["snapshot"]["rows"] > 30_000

@@ -18,8 +18,8 @@ from tests.conftest import free_port as port
 
 pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text()
-# Containers are built and asked in test_container.py, which has a daemon of its own.
-HERE = re.sub(r"^## In a container\n.*?(?=^## )", "", README, flags=re.DOTALL | re.MULTILINE)
+# Containers are built and asked in test_container.py, which has a daemon of its own; test_up.py starts and ends server and worker.
+HERE = re.sub(r"^## (In a container|On a schedule)\n.*?(?=^## )", "", README, flags=re.DOTALL | re.MULTILINE)
 BLOCKS = re.findall(r"```sh\n(.*?)```", HERE, re.DOTALL)
 
 
@@ -88,6 +88,10 @@ def test_readme_has_the_commands_that_are_tested() -> None:
         "python -m serving.keys add shop --scope predict --days 90 --per-second 100",
         "python -m serving --host 0.0.0.0 --keys keys.json",
         "python -m serving --host 0.0.0.0 --jwks https://id.example.com/jwks.json --audience flights --issuer https://id.example.com",
+        "python -m flows.monitor",
+        "python -m flows.monitor --table rows.parquet",
+        "python -m flows.alert list",
+        "python -m flows.retrain",
     ]
 
 
@@ -102,7 +106,7 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
 
     train, _, again, changed, offline, repro, new, learn, doctor, schema, *rest = commands()
     listing, rollback, history, serve, curl, send_file, score_file, keep_log, feedback, *doors = rest
-    add_key, serve_keys, serve_tokens = doors
+    add_key, serve_keys, serve_tokens, monitor, table, alerts, retrain = doors
     assert set(states(shell(train)).values()) == {"Completed"}
     assert set(states(shell(again)).values()) == {"Cached"}
     assert "train.epochs 2 -> 3" in shell(changed)
@@ -153,3 +157,7 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
         1,
         True,
     )  # there is no such host
+    assert "nothing is due" in shell(monitor)
+    assert "too few rows: 16" in shell(table)
+    assert "0 open" in shell(alerts)
+    assert "came out again, which was rolled back before" in shell(retrain)
