@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.models import BROKEN, Served
+from serving.replies import CRASH
 from serving.request import RequestError
 
 Rows = list[dict[str, Any]]
 Scored = tuple[NDArray[np.float32], dict[str, list[Any]]]  # scores and answers of a request's rows
-Told = Callable[[Scored | Exception], None]  # what is done with them, which raises nothing
+Told = Callable[[Scored | RequestError], None]  # what is done with them, which raises nothing
 
 MOST_ROWS = 16  # of a request that joins others: more are worth a call of their own
 
@@ -40,12 +41,20 @@ class Batcher:
         """Whoever waits is answered."""
         groups, self.waiting = self.waiting, {}
         for served, group in groups.items():
-            try:
-                outcomes: list[Scored | Exception] = [*_score(served, [rows for rows, _ in group])]
-            except Exception:  # noqa: BLE001  of one request, which is told so; the others are not to blame
-                outcomes = [_score_alone(served, rows) for rows, _ in group]
-            for (_, tell), outcome in zip(group, outcomes, strict=True):
+            for (_, tell), outcome in zip(group, _outcomes(served, [rows for rows, _ in group]), strict=True):
                 tell(outcome)
+
+
+def _outcomes(served: Served, requests: list[Rows]) -> list[Scored | RequestError]:
+    """What each is told. Where scoring them together fails one is to blame, and the others are answered."""
+    try:
+        return [*_score(served, requests)]
+    except BROKEN as error:
+        failed = RequestError(500, f"{error}; nothing was answered")
+    except Exception:
+        log.exception("release %s failed to answer", served.version)
+        failed = CRASH
+    return [failed] if len(requests) == 1 else [_outcomes(served, [rows])[0] for rows in requests]
 
 
 def _score(served: Served, requests: list[Rows]) -> list[Scored]:
@@ -60,13 +69,3 @@ def _score(served: Served, requests: list[Rows]) -> list[Scored]:
         found.append((scores[start:stop], {name: values[start:stop] for name, values in answer.items()}))
         start = stop
     return found
-
-
-def _score_alone(served: Served, rows: Rows) -> Scored | Exception:
-    try:
-        return _score(served, [rows])[0]
-    except BROKEN as error:
-        return RequestError(500, f"{error}; nothing was answered")
-    except Exception as error:
-        log.exception("release %s failed to answer", served.version)
-        return error

@@ -82,35 +82,37 @@ class Direct:
             else:  # of trials each request is one, whoever comes with it
                 asked.served, content, name = predict(model, served, rows, in_columns, scope, self.log)
                 self._well(asked, content, name)
-        except Exception as error:  # noqa: BLE001  whose client waits
-            self._fail(error, since, reply)
+        except RequestError as error:
+            self._refuse(error, since, reply)
+        except Exception:
+            logger.exception("a request failed")
+            self._refuse(CRASH, since, reply)
 
     def flush(self) -> None:
         """Nobody waits for the turn's end any more."""
         self.batcher.flush()
 
-    def _told(self, model: Model, asked: Asked, outcome: Scored | Exception) -> None:
+    def _told(self, model: Model, asked: Asked, outcome: Scored | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            self._refuse(outcome, asked.since, asked.reply)
+            return
         try:
-            if isinstance(outcome, Exception):
-                raise outcome
             scores, answer = outcome
             name = None
             if self.log is not None:
                 name, key = name_of(asked.scope), asked.scope.get("key")
                 self.log.record(asked.served.bundle, name, asked.rows, scores, channel=model.channel_of(asked.served), key=key)
             self._well(asked, render(answer, asked.in_columns), name)
-        except Exception as error:  # noqa: BLE001  whose client waits
-            self._fail(error, asked.since, asked.reply)
+        except Exception:
+            logger.exception("a request failed")
+            self._refuse(CRASH, asked.since, asked.reply)
 
     def _well(self, asked: Asked, content: bytes, name: str | None) -> None:
         named = b"" if name is None else b"%s: %s\r\n" % (REQUEST_ID, name.encode())
         asked.reply(b"%s%scontent-length: %d\r\n" % (asked.served.head, named, len(content)), content, False)
         self.traffic.end(ROUTE, 200, time.perf_counter() - asked.since)
 
-    def _fail(self, error: Exception, since: float, reply: Reply) -> None:
-        if not isinstance(error, RequestError):
-            logger.error("a request failed", exc_info=error)
-            error = CRASH
+    def _refuse(self, error: RequestError, since: float, reply: Reply) -> None:
         answer = refusal(error)
         head = [STATUS_LINE[answer.status_code], *(b"%s: %s\r\n" % header for header in answer.raw_headers)]
         reply(b"".join(head), bytes(answer.body), answer.headers.get("connection") == "close")
