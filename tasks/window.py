@@ -28,12 +28,13 @@ from tasks.core.target import Target, as_text
 from tasks.shards import read_shards
 
 BATCH_ROWS = 100_000
-PREFIX, MARKS = "feature_", ("id", "time", "version", "channel")
+PREFIX, MARKS, FEEDBACK = "feature_", ("id", "time", "version", "channel"), ("id", "truth", "received")
 HOUR = timedelta(hours=1)
 TOLERANCE = timedelta(minutes=5)  # by which a row's time may lie outside the hour that its file is of
 LEAST_NEIGHBOUR = 30  # rows in the hours on both sides of one without a file, from which on it is taken for lost
 TOLD = 5  # of a list in a sentence
-UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError, ValueError)
+UNREADABLE = (pa.lib.ArrowException, OSError, UnicodeDecodeError)
+STRANGE = (DataError, *UNREADABLE)  # of a file of the log, which then is not what the service wrote
 
 ReferenceOf = Callable[[str], Reference | None]
 
@@ -128,7 +129,7 @@ def read_log(
                 skewed += _take(rows, hour, window, found, reference_of, channel, truths, only is None)
         except Missing:
             window.broken.append(f"log file gone while it was read: {key}")
-        except UNREADABLE as error:
+        except STRANGE as error:
             if inside:
                 window.broken.append(f"corrupt log file: {key} ({_line(error)})")
     if skewed:
@@ -161,8 +162,7 @@ def days(start: datetime, end: datetime) -> Iterator[date]:
 
 def _batches(file: pq.ParquetFile, only: frozenset[str] | None) -> Iterator[pa.Table]:
     names = file.schema_arrow.names
-    if missing := [name for name in MARKS if name not in names]:
-        raise ValueError(f"it has no column {missing}")
+    _require(names, MARKS)
     wanted = [
         name
         for name in names
@@ -170,6 +170,11 @@ def _batches(file: pq.ParquetFile, only: frozenset[str] | None) -> Iterator[pa.T
     ]
     for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
         yield pa.Table.from_batches([batch])
+
+
+def _require(names: Sequence[str], wanted: Sequence[str]) -> None:
+    if lacking := [name for name in wanted if name not in names]:
+        raise DataError(f"it has no column {lacking}")
 
 
 def _take(
@@ -191,12 +196,14 @@ def _take(
         rows = rows.filter(pa.array(own))
     if rows.num_rows:
         window.hours[hour.isoformat()] += rows.num_rows
-        labels = pc.binary_join_element_wise(rows["version"], rows["channel"], "\n")
-        for pair in pc.value_counts(labels).to_pylist():
-            version, name = str(pair["values"]).split("\n")
-            window.versions[version, name] += pair["counts"]
+        if rows["version"].null_count or rows["channel"].null_count:
+            raise DataError("it has rows without a version or a channel")
+        for pair in rows.group_by(["version", "channel"]).aggregate([("id", "count", pc.CountOptions(mode="all"))]).to_pylist():
+            version, name, count = str(pair["version"]), str(pair["channel"]), pair["id_count"]
+            window.versions[version, name] += count
             if name == channel:
-                mine = rows if pair["counts"] == rows.num_rows else rows.filter(pc.equal(labels, pair["values"]))
+                own = pc.and_(pc.equal(rows["version"], pair["version"]), pc.equal(rows["channel"], pair["channel"]))
+                mine = rows if count == rows.num_rows else rows.filter(own)
                 if version not in found:
                     found[version] = _begin(reference_of(version))
                 _count(found[version], mine, PREFIX, truths, features)
@@ -331,13 +338,14 @@ def read_truths(storage: Storage, model: str, target: Target, start: datetime, u
     for day in days(start, until):
         for key in storage.keys(f"{model}/feedback/date={day:%Y-%m-%d}/"):
             try:
-                rows = pq.read_table(pa.BufferReader(storage.read(key)[0]), columns=["id", "truth", "received"])
+                rows = pq.read_table(pa.BufferReader(storage.read(key)[0]))
+                _require(rows.column_names, FEEDBACK)
                 came = as_floats(rows["received"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())) / 1e6
                 value = _encoded(rows["truth"], codes) if codes else as_floats(rows["truth"])
                 own = (came < until.timestamp()) & ~np.isnan(value)
                 strange += int(np.isnan(value).sum())
                 ids.append(hashed(rows["id"])[own])
-            except UNREADABLE as error:
+            except STRANGE as error:
                 window.reasons.append(f"corrupt feedback file: {key} ({_line(error)})")
                 continue
             values.append(value[own])
@@ -371,9 +379,10 @@ def count_unknown(storage: Storage, model: str, truths: Truths, start: datetime,
     for key, _ in sorted(log_files(storage, model, start - back, end), key=lambda pair: pair[1], reverse=True) if left else ():
         try:
             file = pq.ParquetFile(pa.BufferReader(storage.read(key)[0]))
+            _require(file.schema_arrow.names, MARKS)
             for batch in file.iter_batches(BATCH_ROWS, columns=["id"]):
                 left -= set(hashed(pa.Table.from_batches([batch])["id"]).tolist())
-        except (Missing, *UNREADABLE):
+        except (Missing, *STRANGE):
             continue  # which the window that it is of tells
         if not left:
             break
@@ -387,8 +396,9 @@ def sample_log(storage: Storage, model: str, window: Window, channel: str, most:
     for key, _ in files:
         try:
             rows = pq.read_table(pa.BufferReader(storage.read(key)[0]))
+            _require(rows.column_names, MARKS)
             rows = rows.filter(pc.and_(pc.equal(rows["version"], window.version), pc.equal(rows["channel"], channel)))
-        except (Missing, *UNREADABLE):
+        except (Missing, *STRANGE):
             continue  # which the look at the window told
         own = [name for name in rows.column_names if name.startswith(PREFIX)]  # a feature may be called as a column of the log is
         parts.append(_evenly(rows.select(own), share))
