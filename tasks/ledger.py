@@ -85,7 +85,18 @@ class Ledger:
 
     def tell(self, span: Span, look: Look) -> None:
         """It is on record that the look was made known."""
-        self.storage.create(self.key(span, look).removesuffix(".json") + ".told.json", b"{}")
+        self.storage.create(self._told(span, look), b"{}")
+
+    def is_told(self, span: Span, look: Look) -> bool:
+        """Whether the look was made known."""
+        try:
+            self.storage.read(self._told(span, look))
+        except Missing:
+            return False
+        return True
+
+    def _told(self, span: Span, look: Look) -> str:
+        return self.key(span, look).removesuffix(".json") + ".told.json"
 
     def key(self, span: Span, look: Look) -> str:
         return f"{self.folder}/{span.start:{STAMP}}Z-{span.end:{STAMP}}Z{SUFFIX[look]}.json"

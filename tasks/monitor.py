@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -18,14 +19,14 @@ from tasks.core.verdict import Verdict
 from tasks.ledger import Look, Span
 from tasks.releases import telling
 from tasks.stage import replacing
-from tasks.watch import Judged, Watch, parse_time
+from tasks.times import parse_time
+from tasks.watch import ABOUT, Judged, Watch
 
 EVENTS: dict[Verdict, str] = {"drift": "tidemill.drift", "none": "tidemill.watched", "unknown": "tidemill.unknown"}
 METRICS = Path("reports/monitor.prom")
-ABOUT: dict[Look, str] = {"rows": "rows", "truth": "what came"}
 HELP = {
     "tidemill_monitor_last_window_timestamp_seconds": "End of the last window that was judged",
-    "tidemill_monitor_last_judged_timestamp_seconds": "When a window was judged last",
+    "tidemill_monitor_last_judged_timestamp_seconds": "When that window was judged",
     "tidemill_monitor_drift": "1 where the last look raised drift",
     "tidemill_monitor_unknown": "1 where the last look could not say",
     "tidemill_monitor_drift_since_timestamp_seconds": "Start of the first of the last windows, which all raised drift; 0: none",
@@ -55,7 +56,7 @@ def judge_window(workspace: Path, span: Span, look: Look, now: str | None) -> Ju
     with telling():
         watch = open_watch(workspace, now)
         judged = watch.judge(span, look)
-        if judged.kept and look not in watch.ledger.spans()[span].told:
+        if judged.kept and not watch.ledger.is_told(span, look):
             tell(workspace, judged)
             watch.ledger.tell(span, look)
     say(judged)
@@ -126,26 +127,19 @@ def write_metrics(workspace: Path, now: str | None) -> None:
         watch = open_watch(workspace, now)
         samples: dict[str, list[str]] = {name: [] for name in HELP}
         for look in ABOUT:
-            records = [
-                (span, record)
-                for span, marks in watch.ledger.spans().items()
-                if look in marks.judged and (record := watch.ledger.read(span, look))
-            ]
-            if not records:
+            spans = [span for span, marks in watch.known.items() if look in marks.judged]
+            records = ((span, record) for span in reversed(spans) if (record := watch.ledger.read(span, look)))
+            last = next(records, None)
+            if last is None:
                 continue
-            verdicts = [(span, record["report"]["verdict"]) for span, record in records]
-            since = 0.0
-            for span, verdict in reversed(verdicts):
-                if verdict != "drift":
+            span, record = last
+            verdict, since = record["report"]["verdict"], 0.0
+            for one, before in chain([last], records):  # no further back than drift goes
+                if before["report"]["verdict"] != "drift":
                     break
-                since = span.start.timestamp()
-            values = (
-                records[-1][0].end.timestamp(),
-                max(datetime.fromisoformat(record["judged"]).timestamp() for _, record in records),
-                float(verdicts[-1][1] == "drift"),
-                float(verdicts[-1][1] == "unknown"),
-                since,
-            )
+                since = one.start.timestamp()
+            judged = datetime.fromisoformat(record["judged"]).timestamp()
+            values = span.end.timestamp(), judged, float(verdict == "drift"), float(verdict == "unknown"), since
             for name, value in zip(HELP, values, strict=True):
                 samples[name].append(f'{name}{{model="{watch.model}",look="{look}"}} {value:.0f}')
     text = "".join(

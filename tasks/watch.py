@@ -2,10 +2,13 @@
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,18 +20,19 @@ from tasks.columns import raw_columns
 from tasks.core import drift, drift_report
 from tasks.core.drift import LEAST_LABELLED, Floors, Test
 from tasks.core.encoder import Encoder
-from tasks.core.errors import DataError, ParamsError
+from tasks.core.errors import DataError
 from tasks.core.reference import Reference
 from tasks.core.runtime import Network
 from tasks.core.tally import Tally
 from tasks.core.verdict import DriftReport, Finding
-from tasks.ledger import Ledger, Look, Span, report_of
+from tasks.ledger import Ledger, Look, Marks, Span, report_of
 from tasks.params import Params
 from tasks.releases import ReleaseError, Releases, open_releases
 from tasks.shards import read_shards
 from tasks.stage import replacing
 from tasks.window import (
     HOUR,
+    Truths,
     Window,
     count_between,
     count_unknown,
@@ -47,6 +51,8 @@ VALID = Path("data/valid")
 YEAR = timedelta(days=364)  # so that the days of the week are the same ones
 USUAL = 7  # windows whose quiet hours say which are usual
 SHOWN = 60  # windows in the strip of the page
+READERS = 16  # of records at once
+ABOUT: dict[Look, str] = {"rows": "rows", "truth": "what came"}  # looks that judge, and what of
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -73,6 +79,7 @@ class Watch:
         self.now = now or datetime.now(UTC)
         self.releases: Releases = open_releases(workspace, values.release.store, values.release.kms_key)
         self.ledger = Ledger(self.releases.storage, values.name)
+        self._known: dict[Span, Marks] | None = None
         self.missing: dict[str, str] = {}  # by version why there is no reference
         self.references: dict[str, Reference | None] = {}
 
@@ -81,21 +88,30 @@ class Watch:
         place = self.values.log
         return open_storage(place if "://" in place else self.workspace / place)
 
+    @property
+    def known(self) -> dict[Span, Marks]:
+        """What was on record when the look at hand began; the ledger lets no two record the same look."""
+        if self._known is None:
+            self._known = self.ledger.spans()
+        return self._known
+
     def due(self) -> list[tuple[Span, Look]]:
         """Every look that is due and not on record, the oldest first.
 
         Windows follow one another from the first file of the log, or the first on record, until now; the one that is not over, with
         the grace for its last rows, is left for later. Those that overlap one on record, of other hours, are not looked at again.
         """
-        wide, known = timedelta(hours=self.values.hours), self.ledger.spans()
+        wide, known = timedelta(hours=self.values.hours), self.known
         first = next(iter(known), None)
         begin = first.start if first else self._first_hour()
+        starts, ends = [span.start for span in known], [*accumulate((span.end for span in known), max)]
         found: list[tuple[Span, Look]] = []
         if begin is not None:
             start = EPOCH + wide * math.floor((begin - EPOCH) / wide)
             while start + wide + timedelta(minutes=self.values.grace_minutes) <= self.now:
                 span = Span(start, start + wide)
-                if not any(one.start < span.end and span.start < one.end for one in known):
+                before = bisect_left(starts, span.end)
+                if not before or ends[before - 1] <= span.start:
                     found.append((span, "rows"))
                 start += wide
         spans = sorted([*(span for span, _ in found), *known])
@@ -109,7 +125,7 @@ class Watch:
 
     def untold(self) -> list[tuple[Span, Look]]:
         """What was judged and not made known, by a monitor that was killed between the two."""
-        return [(span, look) for span, marks in self.ledger.spans().items() for look in sorted(marks.judged - marks.told)]
+        return [(span, look) for span, marks in self.known.items() for look in sorted(marks.judged - marks.told)]
 
     def is_ripe(self, span: Span, times: int = 1) -> bool:
         """Whether truths had so many times their time to come."""
@@ -132,6 +148,7 @@ class Watch:
         """The look at the window is on record: made now, or found there; one at a window that overlaps others on record is not."""
         if found := self.ledger.read(span, look):
             return Judged(span, look, report_of(found), tuple(found["notes"]), False)
+        self._known = None
         match look:
             case "rows":
                 window, held = self._rows(span)
@@ -153,7 +170,7 @@ class Watch:
             findings=verdict.findings,
             report="",
         )
-        if any(one.start < span.end and span.start < one.end for one in self.ledger.spans() if one != span):
+        if any(one.start < span.end and span.start < one.end for one in self.known if one != span):
             _write(self.workspace / PAGE, self._page(report, window, verdict, str(span)))
             return Judged(span, look, replace(report, report=str(self.workspace / PAGE)), tuple(window.notes), True, kept=False)
         report = self._write_page(span, look, report, window, verdict)
@@ -264,16 +281,7 @@ class Watch:
         back = timedelta(hours=self.values.truth_hours)
         expected = self._expected(span)
         truths = read_truths(self.log, self.model, expected.target, span.start, self.now, aside) if expected else None
-        window = read_log(
-            self.log,
-            self.model,
-            span.start,
-            span.end,
-            self.reference,
-            self.values.channel,
-            truths=truths,
-            only=frozenset(expected.slices if expected else ()),
-        )
+        window = self._answered(span, expected, truths)
         window.reasons, window.tally = (
             aside.reasons,
             Tally(sum(r for (v, c), r in window.versions.items() if (v, c) == (window.version, self.values.channel)), {}, {}),
@@ -286,6 +294,11 @@ class Watch:
                 said = f"truth of unknown ids: {unknown:,} of the {came:,} truths that came in the window have the id of no row"
                 (window.reasons if unknown > self.values.unmatched * came else window.notes).append(said)
         return window
+
+    def _answered(self, span: Span, expected: Reference | None, truths: Truths | None) -> Window:
+        """The window's answers beside these truths; of the features the slices alone are read."""
+        only = frozenset(expected.slices if expected else ())
+        return read_log(self.log, self.model, span.start, span.end, self.reference, self.values.channel, truths=truths, only=only)
 
     def _of_truth(self, window: Window) -> "_Verdict":
         reference = self.references.get(window.version)
@@ -311,16 +324,7 @@ class Watch:
         window, expected, late = Window(*span), self._expected(span), 0
         if expected:
             truths = read_truths(self.log, self.model, expected.target, judged, self.now, window)
-            read_log(
-                self.log,
-                self.model,
-                span.start,
-                span.end,
-                self.reference,
-                self.values.channel,
-                truths=truths,
-                only=frozenset(expected.slices if expected else ()),
-            )
+            self._answered(span, expected, truths)
             late = int(truths.matched.sum())
         report = report_of(before)
         why = f"{late:,} truths of {span} came after its quality was judged on {before['judged'][:10]} and do not count"
@@ -385,7 +389,7 @@ class Watch:
 
     def _quiet_hours(self, span: Span) -> frozenset[int]:
         """Hours of the day in which at least half of the last windows had no rows, of all that were looked at."""
-        before = [one for one, marks in self.ledger.spans().items() if one.end <= span.start and "rows" in marks.judged][-USUAL:]
+        before = [one for one, marks in self.known.items() if one.end <= span.start and "rows" in marks.judged][-USUAL:]
         quiet = dict.fromkeys(range(24), 0)
         seen = dict.fromkeys(range(24), 0)
         for one in before:
@@ -402,9 +406,7 @@ class Watch:
         """The rows of the last windows of the same release that raised no drift; the release's, until there are enough."""
         whole: Tally | None = None
         used = 0
-        for one in reversed(
-            [one for one, marks in self.ledger.spans().items() if one.end <= span.start and "rows" in marks.judged]
-        ):
+        for one in reversed([one for one, marks in self.known.items() if one.end <= span.start and "rows" in marks.judged]):
             record = self.ledger.read(one, "rows")
             if record and record["tally"] and report_of(record).verdict == "none" and report_of(record).version == window.version:
                 tally = Tally.from_json(record["tally"])
@@ -485,12 +487,12 @@ class Watch:
 
     def _strip(self, report: DriftReport) -> tuple[DriftReport, ...]:
         """The looks of the last windows, the present one among them."""
-        found = []
-        for span, marks in list(self.ledger.spans().items())[-SHOWN:]:
-            for look in ("rows", "truth"):
-                record = self.ledger.read(span, look) if look in marks.judged else None
-                if record:
-                    found.append(report_of(record))
+        looks: list[tuple[Span, Look]] = [
+            (span, look) for span, marks in list(self.known.items())[-SHOWN:] for look in ABOUT if look in marks.judged
+        ]
+        with ThreadPoolExecutor(READERS) as pool:  # in a bucket each takes its time
+            records = pool.map(lambda one: self.ledger.read(*one), looks)
+        found = [report_of(record) for record in records if record]
         return (*found, report) if report.start else tuple(found)
 
 
@@ -521,12 +523,3 @@ def _write(path: Path, text: str) -> None:
     """The file holds the text, whole."""
     with replacing(path) as aside:
         aside.write_text(text)
-
-
-def parse_time(text: str, what: str) -> datetime:
-    """An ISO 8601 time, UTC unless it says otherwise; ParamsError for what is none."""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise ParamsError(f"{what} {text!r}: expected a time such as 2013-07-04 or 2013-07-04T18:00") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.cloud.storage import open_storage
@@ -24,13 +25,15 @@ from tasks.monitor import find_due
 from tasks.params import with_values
 from tasks.releases import ReleaseError, Releases
 from tasks.shards import write_parquet
-from tasks.watch import Judged, Watch, parse_time
+from tasks.times import parse_time
+from tasks.watch import Judged, Watch
 from tests.conftest import ROOT
 from tests.s3 import S3, Fault, serving
 from tests.serving.stores import network
 from tests.watched import DAY, Rows, Watched, draw, make_watched, other_version
 
 SPAN = Span(DAY, DAY + timedelta(days=1))
+MORNING = DAY + timedelta(hours=5, minutes=1)
 AFTER = DAY + timedelta(days=1, hours=1)
 RIPE = DAY + timedelta(days=9)
 
@@ -310,6 +313,33 @@ def test_log_of_another_shape_and_corrupt_feedback_are_named(watched: Watched) -
     assert "corrupt feedback file: flights/feedback/date=2026-03-02/alien.parquet" in look(watched, "truth").report.why
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"id": ["a"], "version": ["v"]}, "it has no column ['time', 'channel']"),
+        ({"id": ["a"], "time": [MORNING], "version": [None], "channel": ["production"]}, "rows without a version or a channel"),
+        ({"id": ["a"], "time": ["noon"], "version": ["v"], "channel": ["production"]}, "alien.parquet (Failed to parse string"),
+        ({"feature_distance": ["far"]}, "column 'distance' is of type string; expected a number"),
+    ],
+)
+def test_file_that_the_service_did_not_write_is_named(watched: Watched, columns: dict[str, Any], words: str) -> None:
+    watched.write(draw(5000, seed=1))
+    marks = {"id": ["a"], "time": [MORNING], "version": [watched.bundle.version], "channel": ["production"], "prediction": [0.5]}
+    rows = pa.table(columns if "version" in columns else {**marks, **columns})
+    pq.write_table(rows, watched.log / "date=2026-03-02/hour=05/alien.parquet")
+    report = look(watched).report
+    assert report.verdict == "unknown"
+    assert "corrupt log file: flights/date=2026-03-02/hour=05/alien.parquet" in report.why
+    assert words in report.why
+
+
+def test_feedback_that_the_service_did_not_write_is_named(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), truth=0.5)
+    pq.write_table(pa.table({"id": ["a"], "truth": ["1"]}), watched.log / "feedback/date=2026-03-02/alien.parquet")
+    why = look(watched, "truth").report.why
+    assert "corrupt feedback file: flights/feedback/date=2026-03-02/alien.parquet (it has no column ['received'])" in why
+
+
 # Each window is judged once.
 
 
@@ -525,7 +555,7 @@ def test_command_judges_what_is_due_and_tells_what_a_killed_one_judged(watched: 
     now = (DAY + timedelta(days=2, hours=1)).isoformat()
     done = command(watched, environment, "--now", now, "--exit-code", "--json")
     assert done.returncode == 6, done.stderr
-    assert [one["verdict"] for one in json.loads(done.stdout)] == ["none", "drift"]
+    assert [one["verdict"] for one in json.loads(done.stdout)["reports"]] == ["none", "drift"]
     assert 'tidemill_monitor_drift{model="flights",look="rows"} 1' in (watched.workspace / "reports/monitor.prom").read_text()
     again = command(watched, environment, "--now", now)
     assert (again.returncode, "nothing is due" in again.stdout) == (0, True), again.stderr
@@ -554,7 +584,8 @@ def read_events(url: str) -> list[dict[str, Any]]:
 CODE = """
 import sys
 from pathlib import Path
-from tasks.watch import Watch, parse_time
+from tasks.times import parse_time
+from tasks.watch import Watch
 watch = Watch(Path(sys.argv[1]), parse_time(sys.argv[2], "now"))
 print(sum(watch.judge(span, what).new for span, what in watch.due()))
 """
