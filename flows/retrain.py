@@ -1,9 +1,9 @@
 """Trains the model anew and lets it prove itself: `python -m flows.retrain`; an automation runs it when drift is found."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow
@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from flows import command
 from flows.train import STAGES, bring_up_to_date
-from tasks.claim import claim, leave, tell
+from tasks.claim import BusyError, claim, leave, tell
 from tasks.core.errors import GateError
 from tasks.cost import write_cost
 from tasks.exported import note_end
@@ -23,6 +23,7 @@ from tasks.retraining import (
     failing,
     finish,
     hold_against,
+    new_journal,
     open_journal,
     publish_outcome,
     roll_out,
@@ -30,6 +31,7 @@ from tasks.retraining import (
 )
 from tasks.run import begin, name_run
 from tasks.server import bury
+from tasks.times import parse_time
 from tasks.told import Told
 from tasks.trouble import tell_failure, tell_recovery
 
@@ -68,15 +70,24 @@ def retrain(
         force: Whatever the cool-down and the ceiling of params.yaml say.
     """
     workspace = begin(workspace)
-    with claim(workspace) as dead:
-        tell(workspace, flow_run.id)
-        bury(dead, workspace)
-        journal = open_journal(workspace, why, force)
+    for text, what in ((window_start, "window_start"), (window_end, "window_end")):
+        if text:
+            parse_time(text, what)  # not only after hours of training
+    with ExitStack() as held:
+        try:
+            dead = held.enter_context(claim(workspace))
+        except BusyError as busy:
+            journal = new_journal(workspace, why, str(busy))
+        else:
+            tell(workspace, flow_run.id)
+            bury(dead, workspace)
+            journal = open_journal(workspace, why, force)
         if journal.obstacle:
-            return finish(journal, "skipped", journal.obstacle)
-        with failing(journal):
-            done = challenge(journal, window_start, window_end, offline)
-        leave(workspace)
+            done = finish(journal, "skipped", journal.obstacle)
+        else:
+            with failing(journal):
+                done = challenge(journal, window_start, window_end, offline)
+            leave(workspace)
     if done.outcome == "canary":  # which others may train and publish beside
         with failing(journal):
             done = finish(journal, *await_word(journal))
@@ -106,21 +117,21 @@ def main(words: Sequence[str] | None = None) -> int:
     """Parse the command line, or these words of one, and run the flow; returns the exit code."""
     args = _parser().parse_args(words)
     workspace = args.workspace.resolve()
+    told = Told.of("retrain", workspace, args.json)
 
     def act() -> Retraining:
         return retrain(workspace, args.why, args.start, args.end, args.offline, args.force)
 
     def show(done: Retraining, seconds: float, url: str) -> int:
+        code = CODES.get(done.outcome, 0)
         if args.json:
-            print(json.dumps(done.to_json(), indent=1, ensure_ascii=False))
+            told.outcome("Completed", code, retraining=done.to_json())
         else:
-            print(f"{done.headline}: {done.reason}")
-            print(f"{seconds:.1f} s in all" + (f"; report {workspace / done.report}" if done.report else ""))
-        return CODES.get(done.outcome, 0)
+            told.say(f"{done.headline}: {done.reason}")
+            told.say(f"{seconds:.1f} s in all" + (f"; report {workspace / done.report}" if done.report else ""))
+        return code
 
-    return command.conduct(
-        Told.of("retrain", workspace, args.json), ("poll", *STAGES, "publish", "compare", "canary"), [], act, show
-    )
+    return command.conduct(told, ("poll", *STAGES, "publish", "compare", "canary"), [], act, show)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--end", metavar="TIME", help="of these rows")
     parser.add_argument("--offline", action="store_true", help="take the data of sources.lock, do not look for newer")
     parser.add_argument("--force", action="store_true", help="whatever the cool-down and the ceiling say")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="the outcome as JSON on stdout, all else on stderr")
     return parser
 
 

@@ -30,6 +30,7 @@ from tasks.params import Params, TimeSplit
 from tasks.parts import test_start
 from tasks.shards import read_shards
 from tasks.stage import replacing
+from tasks.times import parse_time
 
 BLOCK_ROWS = 4096  # encoded at a time
 VALID, TEST_ROWS = Path("data/valid"), Path("data/features/test_rows")
@@ -161,12 +162,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--log", help="the prediction log: a folder, or s3://BUCKET/PREFIX")
     for name in ("start", "end"):
-        parser.add_argument(f"--{name}", type=_time, help="of the window, ISO 8601")
+        parser.add_argument(f"--{name}", help="of the window, ISO 8601")
     args = parser.parse_args()
     try:
         params = Params.load(Path("params.yaml"))
+        start, end = (parse_time(text, what) if text else None for text, what in ((args.start, "--start"), (args.end, "--end")))
         try:
-            found: dict[str, Any] = challenge(params, args.champion, args.challenger, args.log, args.start, args.end).to_json()
+            found: dict[str, Any] = challenge(params, args.champion, args.challenger, args.log, start, end).to_json()
         except IncomparableError as error:
             found = {"incomparable": str(error)}
         with replacing(args.out) as aside:
@@ -174,11 +176,6 @@ def main() -> None:
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def _time(text: str) -> datetime:
-    when = datetime.fromisoformat(text)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

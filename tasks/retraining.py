@@ -63,38 +63,38 @@ class Journal:
         self.steps.append(Step(_now(), what, detail))
 
 
+def new_journal(workspace: Path, why: str, obstacle: str = "") -> Journal:
+    """A retraining of which the store does not know yet. ReleaseError where the store cannot be used."""
+    params, now = Params.load(workspace / "params.yaml"), datetime.now(UTC)
+    with telling():
+        releases = open_releases(workspace, params.release.store, params.release.kms_key)
+    name = f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:4]}"
+    return Journal(workspace, params, releases, name, " ".join(why.split()) or "by hand", now.isoformat(), obstacle)
+
+
 def open_journal(workspace: Path, why: str, force: bool) -> Journal:
     """The store says that a retraining began, or the journal why none may; `force` asks for none of the rules.
 
     Of several that begin at once one does. ReleaseError where the store cannot be used.
     """
-    params = Params.load(workspace / "params.yaml")
-    rules, now = params.retrain, datetime.now(UTC)
+    journal = new_journal(workspace, why)
+    rules, storage, model = journal.params.retrain, journal.releases.storage, journal.params.name
+    by, cooldown = f"{who()}:{workspace.resolve()}", timedelta(hours=rules.cooldown_hours)
     with telling():
-        releases = open_releases(workspace, params.release.store, params.release.kms_key)
-        journal = Journal(
-            workspace,
-            params,
-            releases,
-            f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:4]}",
-            " ".join(why.split()) or "by hand",
-            now.isoformat(),
-        )
-        by = f"{who()}:{workspace.resolve()}"
         for _ in range(CONFLICTS):
-            attempts, tag = _read(releases.storage, params.name)
+            attempts, tag = _read(storage, model)
             # Nobody else is at work in this workspace, which is claimed: what it began and did not end was killed.
             attempts = [replace(one, outcome="killed") if one.outcome is None and one.by == by else one for one in attempts]
-            cooldown = timedelta(hours=rules.cooldown_hours)
-            obstacle, ceiling = ("", False) if force else find_obstacle(attempts, now, cooldown, rules.most_a_day)
-            if obstacle:
-                journal.obstacle, journal.ceiling = obstacle, ceiling
+            if not force:
+                now = datetime.now(UTC)
+                journal.obstacle, journal.ceiling = find_obstacle(attempts, now, cooldown, rules.most_a_day)
+            if journal.obstacle:
                 return journal
             with suppress(Conflict):
-                _write(releases.storage, params.name, [*attempts, Attempt(journal.id, journal.began, by, journal.why)], tag)
+                _write(storage, model, [*attempts, Attempt(journal.id, journal.began, by, journal.why)], tag)
                 journal.note("began", journal.why)
                 return journal
-        raise ReleaseError(f"{releases.storage.place}: others begin retrainings all the time; run again")
+        raise ReleaseError(f"{storage.place}: others begin retrainings all the time; run again")
 
 
 def trained(journal: Journal, moved: list[str], release: Release) -> str:

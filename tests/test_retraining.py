@@ -126,6 +126,31 @@ def test_of_workers_that_begin_at_once_one_does(workspace: Path, monkeypatch: py
     assert all("another one goes on" in one for one in obstacles if one)
 
 
+DEPLOYED = """
+import sys
+from pathlib import Path
+from flows.retrain import retrain
+from tasks import server
+server.configure(server.find_server()[0])
+done = retrain(Path(sys.argv[1]), "drift")
+print(done.outcome, done.reason)
+"""
+
+
+@pytest.mark.slow
+def test_deployed_one_that_meets_another_run_is_skipped_and_leaves_its_workspace_alone(
+    workspace: Path, environment: dict[str, str], hook: Webhook
+) -> None:
+    (workspace / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    with claim(workspace):
+        words = [sys.executable, "-W", "ignore", "-c", DEPLOYED, str(workspace)]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"skipped {workspace.resolve()} is in use by run (starting), pid " in done.stdout
+    assert not (workspace / "releases").exists()
+    assert hook.bodies == []
+
+
 def test_one_that_was_killed_here_is_known_as_such_and_counts(workspace: Path) -> None:
     assert not open_journal(workspace, "first, which is killed", force=False).obstacle
     second = open_journal(workspace, "second", force=False)

@@ -150,7 +150,7 @@ def as_markdown(retraining: Retraining) -> str:
         lines += [f"| | {found.loss} |", "|---|--:|", f"| champion {retraining.champion} | {found.champion:.5g} |"]
         lines += [f"| challenger {retraining.challenger} | {found.challenger:.5g} |", ""]
     lines += [f"- {step.at[11:19]} {step.what}: {step.detail}" for step in retraining.steps]
-    return "\n".join([*lines, "", f"Report: `{retraining.report}`"])
+    return "\n".join([*lines, *(("", f"Report: `{retraining.report}`") if retraining.report else ())])
 
 
 def _minute(when: datetime) -> str:
