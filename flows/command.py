@@ -75,33 +75,47 @@ def conduct(
     `show` is given the result, the seconds and the server's URL, and gives the code of a run that came to its end.
     """
     workspace = told.workspace
-    try:
+
+    def work() -> int:
         check(workspace, settings)
-        url, said = server.find_server()
-        if said:
-            told.say(said)
-        told.url = url
-        configure_prefect(url)
+        url = connect(told)
         automations.declare(automations.zombies())
         try:
             with claim.terminable(), view.showing(list(stages), told.to, told.lines) as told.record:
                 result = act()
-        except (claim.Terminated, KeyboardInterrupt) as stop:
+        except (claim.Terminated, KeyboardInterrupt):
             run = claim.read_holder(workspace).get("run")
             began = [str(run)] if run else []
             server.end_runs([*began, *server.find_pending(workspace)], Cancelled(message="stopped by a signal"))
-            return told.stopped("stopped; the next run goes on from here", 143 if isinstance(stop, claim.Terminated) else 130)
-    except KeyboardInterrupt:
-        return told.stopped("stopped before anything was started", 130)
+            raise
+        return show(result, time.monotonic() - told.started, url)
+
+    return guard(told, work, "every stage that ended is kept")
+
+
+def guard(told: Told, work: Callable[[], int], kept: str) -> int:
+    """The exit code of the work, or of what ended it, which was told without a traceback; `kept` is what a lost server leaves."""
+    try:
+        return work()
+    except (claim.Terminated, KeyboardInterrupt) as stop:
+        return told.stopped("stopped; the next run goes on from here", 143 if isinstance(stop, claim.Terminated) else 130)
     except TidemillError as error:
         return told.failed(error)
     except httpx.HTTPError as error:
-        gone = f"the Prefect server at {url} went away: {error}; every stage that ended is kept, run again to go on"
+        gone = f"the Prefect server at {told.url} went away: {error}; {kept}, run again to go on"
         told.failed(TidemillError(gone), look=False)
         os._exit(TidemillError.exit_code)  # Prefect's threads would try for minutes to bring it their last words
     except OSError as error:
-        return told.failed(TidemillError(f"{error.strerror or error}: {error.filename or workspace}"))
-    return show(result, time.monotonic() - told.started, url)
+        return told.failed(TidemillError(f"{error.strerror or error}: {error.filename or told.workspace}"))
+
+
+def connect(told: Told) -> str:
+    """A server keeps the history of what is run from now on; returns its URL."""
+    told.url, said = server.find_server()
+    if said:
+        told.say(said)
+    configure_prefect(told.url)
+    return told.url
 
 
 def check(workspace: Path, settings: list[str]) -> None:

@@ -1,26 +1,23 @@
 """Live rows beside those a release was tested on: `python -m flows.monitor`; each window is judged once, and once by truths."""
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
-import httpx
 from prefect import flow
-from prefect.logging.configuration import setup_logging
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks import server
-from tasks.claim import Terminated, terminable
-from tasks.core.errors import TidemillError
+from flows import command
+from tasks import claim
 from tasks.core.verdict import DriftReport
 from tasks.exported import note_end
 from tasks.params import Params
 from tasks.run import begin, name_run
+from tasks.told import Told
 from tasks.trouble import tell_failure, tell_recovery
 from tasks.unlock import unlock
 
@@ -74,43 +71,28 @@ def main(words: Sequence[str] | None = None) -> int:
     """Parse the command line, or these words of one, and run the flow; returns the exit code."""
     args = _parser().parse_args(words)
     workspace = args.workspace.resolve()
-    try:
+    told = Told.of("monitor", workspace, args.json)
+
+    def work() -> int:
         Params.load(workspace / "params.yaml")
-        url, said = server.find_server()
-        if said:
-            print(said, file=sys.stderr, flush=True)
-        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # its own lines would stand in the table's way
-        server.configure(url)
-        setup_logging()
-        with terminable():
+        command.connect(told)
+        with claim.terminable():
             table = str(args.table.resolve()) if args.table else None
             reports = monitor(workspace, args.start, args.end, table, args.now, args.evidently)
-    except TidemillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or workspace}", file=sys.stderr)
-        return 1
-    except httpx.HTTPError as error:
-        print(
-            f"error: the Prefect server at {url} went away: {error}; what was judged is on record, run again to go on",
-            file=sys.stderr,
-        )
-        os._exit(1)  # Prefect's threads would try for minutes to bring it their last words
-    except (Terminated, KeyboardInterrupt) as stop:
-        print("stopped; what was judged is on record, the next run goes on from here", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
-    if args.json:
-        print(json.dumps([report.to_json() for report in reports], indent=1, ensure_ascii=False))
-    else:
-        show(reports)
-    verdicts = {report.verdict for report in reports}
-    return 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if "unknown" in verdicts else 0
+        verdicts = {report.verdict for report in reports}
+        code = 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if "unknown" in verdicts else 0
+        if args.json:
+            told.outcome("Completed", code, reports=[report.to_json() for report in reports])
+        else:
+            show(reports, told.to)
+        return code
+
+    return command.guard(told, work, "what was judged is on record")
 
 
-def show(reports: Sequence[DriftReport]) -> None:
+def show(reports: Sequence[DriftReport], to: TextIO) -> None:
     """A line for each look, and where the last one's page is."""
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console(file=to) if to.isatty() else Console(file=to, width=200)
     if not reports:
         console.print("nothing is due: every window that is over was judged")
         return
@@ -141,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", type=Path, metavar="FILE", help="Parquet, Arrow or CSV in place of the log; nothing is recorded")
     parser.add_argument("--now", metavar="TIME", help="the time to take for the present, for logs of the past")
     parser.add_argument("--evidently", action="store_true", help="reports/evidently.html too, of the last look, from samples")
-    parser.add_argument("--json", action="store_true", help="the reports for programs")
+    parser.add_argument("--json", action="store_true", help="the outcome as JSON on stdout, all else on stderr")
     parser.add_argument("--exit-code", action="store_true", help="6 for drift and 7 for unknown in place of 0")
     return parser
 
