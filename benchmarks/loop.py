@@ -233,7 +233,7 @@ def loop(folder: Path) -> None:
         judged = python("flows.monitor", "--start", start.isoformat(), "--end", (start + wide).isoformat(), "--json")
         if judged.returncode:
             raise SystemExit(judged.stdout + judged.stderr)
-        line.tell(f"monitor   by hand, the first window: {json.loads(judged.stdout)[0]['verdict']}")
+        line.tell(f"monitor   by hand, the first window: {json.loads(judged.stdout)['reports'][0]['verdict']}")
         deployed = python("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(write_deployments(folder, workspace)))
         if deployed.returncode:
             raise SystemExit(deployed.stdout + deployed.stderr)
@@ -265,7 +265,7 @@ def loop(folder: Path) -> None:
         while (dropped := python("flows.retrain", *flags)).returncode == BUSY:  # an event was first
             look(line, api, s3, hook, box)
             time.sleep(5)
-        said = json.loads(dropped.stdout[dropped.stdout.index("{\n") :])
+        said = json.loads(dropped.stdout)["retraining"]
         line.tell(f"retrain   by hand: exit code {dropped.returncode}, {said['outcome']}: {said['reason']}")
         look(line, api, s3, hook, box)
 

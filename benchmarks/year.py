@@ -172,16 +172,17 @@ def act(courses: list[Course], now: datetime) -> None:
     """Each copy is trained anew, if its policy says so at this time."""
     _, monthly, rule = courses
     if (now - WEEK).month != now.month:
-        run([sys.executable, "-m", "flows.train"], monthly.workspace)
-        monthly.trained.append(now)
+        if run([sys.executable, "-m", "flows.train"], monthly.workspace, fine=(0, DROPPED)).returncode == 0:
+            monthly.trained.append(now)
     at = now + timedelta(minutes=30)
     said = run([sys.executable, "-m", "flows.monitor", "--now", at.isoformat(), "--exit-code"], rule.workspace, fine=(0, DRIFT, 7))
     if said.returncode == DRIFT:
         rule.tried += 1
-        done = run([sys.executable, "-m", "flows.retrain", "--why", f"drift at {now:%d %B}"], rule.workspace, fine=(0, DROPPED))
-        if done.returncode == 0:
+        words = ["--why", f"drift at {now:%d %B}", "--json"]
+        done = json.loads(run([sys.executable, "-m", "flows.retrain", *words], rule.workspace, fine=(0, DROPPED)).stdout)["retraining"]
+        if done["outcome"] == "promoted":
             rule.trained.append(now)
-        print("\n".join(done.stdout.strip().splitlines()[-2:]), flush=True)
+        print(f"{done['outcome']}: {done['reason']}", flush=True)
 
 
 def run(command: list[str], workspace: Path, fine: tuple[int, ...] = (0,)) -> "subprocess.CompletedProcess[str]":
