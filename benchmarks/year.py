@@ -172,17 +172,17 @@ def act(courses: list[Course], now: datetime) -> None:
     """Each copy is trained anew, if its policy says so at this time."""
     _, monthly, rule = courses
     if (now - WEEK).month != now.month:
-        if run([sys.executable, "-m", "flows.train"], monthly.workspace, fine=(0, DROPPED)).returncode == 0:
-            monthly.trained.append(now)
+        done = run([sys.executable, "-m", "flows.train"], monthly.workspace, fine=(0, DROPPED))
+        monthly.trained += [now] if done.returncode == 0 else []
     at = now + timedelta(minutes=30)
     said = run([sys.executable, "-m", "flows.monitor", "--now", at.isoformat(), "--exit-code"], rule.workspace, fine=(0, DRIFT, 7))
     if said.returncode == DRIFT:
         rule.tried += 1
         words = ["--why", f"drift at {now:%d %B}", "--json"]
-        done = json.loads(run([sys.executable, "-m", "flows.retrain", *words], rule.workspace, fine=(0, DROPPED)).stdout)["retraining"]
-        if done["outcome"] == "promoted":
-            rule.trained.append(now)
-        print(f"{done['outcome']}: {done['reason']}", flush=True)
+        done = run([sys.executable, "-m", "flows.retrain", *words], rule.workspace, fine=(0, DROPPED))
+        found = json.loads(done.stdout)["retraining"]
+        rule.trained += [now] if found["outcome"] == "promoted" else []
+        print(f"{found['outcome']}: {found['reason']}", flush=True)
 
 
 def run(command: list[str], workspace: Path, fine: tuple[int, ...] = (0,)) -> "subprocess.CompletedProcess[str]":
