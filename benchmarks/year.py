@@ -254,6 +254,7 @@ class Service:
 
     def refresh(self, courses: list[Course]) -> None:
         """What is in production answers."""
+        self.connection.close()  # which the service did while the models learned; the next request opens another
         for course in courses:
             self.ask("POST", f"/v1/models/{course.name}:refresh")
 
