@@ -37,10 +37,10 @@ DRIFT, UNKNOWN = 6, 7
 )
 def monitor(
     workspace: Path,
-    start: str | None = None,
-    end: str | None = None,
-    table: str | None = None,
-    now: str | None = None,
+    start: str = "",
+    end: str = "",
+    table: str = "",
+    now: str = "",
     evidently: bool = False,
 ) -> list[DriftReport]:
     """Judge the prediction log's windows that are due, each once: by its rows, and later by what came.
@@ -49,15 +49,15 @@ def monitor(
         workspace: The folder with params.yaml; `.` is the one that was deployed.
         start: Of one window alone (ISO 8601, UTC); empty: every window that is due.
         end: Of that window, exclusive.
-        table: A file in place of the log; nothing is recorded.
-        now: The time to take for the present, for logs of the past.
+        table: A file in place of the log, with nothing recorded; empty: the log.
+        now: The time to take for the present, for logs of the past; empty: the present.
         evidently: Its report too, of the last look, from samples.
     """
     from tasks import monitor as effect  # NumPy and Arrow, which a refusal need not wait for
 
     workspace = begin(workspace)
     unlock(workspace)
-    if table is not None:
+    if table:
         found = [effect.look_at_table(workspace, table, now)]
     else:
         found = [effect.judge_window(workspace, span, look, now) for span, look in effect.find_due(workspace, start, end, now)]
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
         Params.load(workspace / "params.yaml")
         command.connect(told)
         with claim.terminable():
-            table = str(args.table.resolve()) if args.table else None
+            table = str(args.table.resolve()) if args.table else ""
             reports = monitor(workspace, args.start, args.end, table, args.now, args.evidently)
         verdicts = {report.verdict for report in reports}
         code = 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if "unknown" in verdicts else 0
@@ -118,10 +118,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m flows.monitor", description="Live rows beside the rows that the release was tested on.", epilog=EXITS
     )
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml (here)")
-    parser.add_argument("--start", metavar="TIME", help="of one window, ISO 8601, UTC (every window that is due)")
-    parser.add_argument("--end", metavar="TIME", help="of it, exclusive")
+    parser.add_argument("--start", default="", metavar="TIME", help="of one window, ISO 8601, UTC (every window that is due)")
+    parser.add_argument("--end", default="", metavar="TIME", help="of it, exclusive")
     parser.add_argument("--table", type=Path, metavar="FILE", help="Parquet, Arrow or CSV in place of the log; nothing is recorded")
-    parser.add_argument("--now", metavar="TIME", help="the time to take for the present, for logs of the past")
+    parser.add_argument("--now", default="", metavar="TIME", help="the time to take for the present, for logs of the past")
     parser.add_argument("--evidently", action="store_true", help="reports/evidently.html too, of the last look, from samples")
     parser.add_argument("--json", action="store_true", help="the outcome as JSON on stdout, all else on stderr")
     parser.add_argument("--exit-code", action="store_true", help="6 for drift and 7 for unknown in place of 0")

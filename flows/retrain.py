@@ -52,8 +52,8 @@ CODES = {"dropped": 4, "skipped": 5}
 def retrain(
     workspace: Path,
     why: str = "",
-    window_start: str | None = None,
-    window_end: str | None = None,
+    window_start: str = "",
+    window_end: str = "",
     offline: bool = False,
     force: bool = False,
 ) -> Retraining:
@@ -65,7 +65,7 @@ def retrain(
         workspace: The folder with params.yaml and dvc.yaml; `.` is the one that was deployed.
         why: For the report and the history.
         window_start: Of the rows of the prediction log that decide (ISO 8601, UTC); empty: the newest.
-        window_end: Of these rows, exclusive.
+        window_end: Of these rows, exclusive; empty: now.
         offline: Take the data that sources.lock names, without a look at the sources.
         force: Whatever the cool-down and the ceiling of params.yaml say.
     """
@@ -95,7 +95,7 @@ def retrain(
     return done
 
 
-def challenge(journal: Journal, start: str | None, end: str | None, offline: bool) -> Retraining:
+def challenge(journal: Journal, start: str, end: str, offline: bool) -> Retraining:
     """A challenger was trained and held against the champion; if it won it is tried, else dropped."""
     try:
         moved = bring_up_to_date(journal.workspace, offline)
@@ -138,8 +138,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=retrain.description, epilog=EXITS)
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder with params.yaml and dvc.yaml (here)")
     parser.add_argument("--why", default="", metavar="TEXT", help="for the report and the history")
-    parser.add_argument("--start", metavar="TIME", help="of the rows of the prediction log that decide, ISO 8601 (the newest)")
-    parser.add_argument("--end", metavar="TIME", help="of these rows")
+    parser.add_argument(
+        "--start", default="", metavar="TIME", help="of the rows of the prediction log that decide, ISO 8601 (the newest)"
+    )
+    parser.add_argument("--end", default="", metavar="TIME", help="of these rows")
     parser.add_argument("--offline", action="store_true", help="take the data of sources.lock, do not look for newer")
     parser.add_argument("--force", action="store_true", help="whatever the cool-down and the ceiling say")
     parser.add_argument("--json", action="store_true", help="the outcome as JSON on stdout, all else on stderr")

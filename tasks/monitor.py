@@ -34,13 +34,13 @@ HELP = {
 
 
 @task(cache_policy=NO_CACHE, task_run_name="find what is due")
-def find_due(workspace: Path, start: str | None, end: str | None, now: str | None) -> list[tuple[Span, Look]]:
+def find_due(workspace: Path, start: str, end: str, now: str) -> list[tuple[Span, Look]]:
     """The looks to take, the oldest first: those of the window that is named, or all that are due."""
     with telling():
         watch = open_watch(workspace, now)
-        if start is None and end is None:
+        if not start and not end:
             return list(dict.fromkeys([*watch.untold(), *watch.due()]))
-        if start is None or end is None:
+        if not start or not end:
             raise ParamsError("a window has a start and an end; give both --start and --end, or neither for all that are due")
         span = Span(parse_time(start, "--start"), parse_time(end, "--end"))
         if span.start >= span.end:
@@ -51,7 +51,7 @@ def find_due(workspace: Path, start: str | None, end: str | None, now: str | Non
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{look} of {span}")
-def judge_window(workspace: Path, span: Span, look: Look, now: str | None) -> Judged:
+def judge_window(workspace: Path, span: Span, look: Look, now: str) -> Judged:
     """The look is on record, made now or before, and was told; one at a window that overlaps others on record is neither."""
     with telling():
         watch = open_watch(workspace, now)
@@ -64,7 +64,7 @@ def judge_window(workspace: Path, span: Span, look: Look, now: str | None) -> Ju
 
 
 @task(cache_policy=NO_CACHE, task_run_name="look at {table}")
-def look_at_table(workspace: Path, table: str, now: str | None) -> Judged:
+def look_at_table(workspace: Path, table: str, now: str) -> Judged:
     """The table beside the release in production; nothing is recorded and nobody alarmed."""
     if not Path(table).is_file():
         raise DataError(f"{table} is not there; expected a Parquet, Arrow or CSV file")
@@ -74,7 +74,7 @@ def look_at_table(workspace: Path, table: str, now: str | None) -> Judged:
     return judged
 
 
-def open_watch(workspace: Path, now: str | None) -> Watch:
+def open_watch(workspace: Path, now: str) -> Watch:
     return Watch(workspace, parse_time(now, "--now") if now else None)
 
 
@@ -113,7 +113,7 @@ def say(judged: Judged) -> None:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="evidently")
-def write_evidently(workspace: Path, judged: Judged, table: str | None, now: str | None) -> None:
+def write_evidently(workspace: Path, judged: Judged, table: str, now: str) -> None:
     """reports/evidently.html is evidently's page of the look."""
     with telling():
         page = open_watch(workspace, now).evidently(judged, Path(table) if table else None)
@@ -121,7 +121,7 @@ def write_evidently(workspace: Path, judged: Judged, table: str | None, now: str
 
 
 @task(cache_policy=NO_CACHE, task_run_name="write metrics")
-def write_metrics(workspace: Path, now: str | None) -> None:
+def write_metrics(workspace: Path, now: str) -> None:
     """reports/monitor.prom says, for the textfile collector of Prometheus' node exporter, how it stands."""
     with telling():
         watch = open_watch(workspace, now)

@@ -116,7 +116,7 @@ def trained(journal: Journal, moved: list[str], release: Release) -> str:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="compare champion and challenger")
-def hold_against(journal: Journal, start: str | None, end: str | None) -> tuple[bool, str]:
+def hold_against(journal: Journal, start: str, end: str) -> tuple[bool, str]:
     """The challenger was compared with the champion; returns whether it won, and how."""
     log, shown = get_run_logger(), view.current()
     shown.begin("compare", f"champion {journal.champion}, challenger {journal.challenger}")
