@@ -381,7 +381,7 @@ def test_named_window_that_overlaps_judged_ones_is_looked_at_and_not_recorded(wa
 
 def test_named_window_must_be_whole_and_over(watched: Watched) -> None:
     for start, end, said in (
-        ("2026-03-02", None, "give both"),
+        ("2026-03-02", "", "give both"),
         ("2026-03-03", "2026-03-02", "is not before"),
         ("2026-03-02", "2026-03-05", "is yet to come"),
     ):
