@@ -175,8 +175,9 @@ def look(line: Line, api: str, s3: S3, hook: Webhook, box: Mailbox) -> None:
             line.tell(f"run       {name} {run['id'][:8]} {state}")
     for events in (post(f"{api}/events/filter", {"limit": 50, "filter": {"event": {"prefix": ["tidemill."]}}})["events"],):
         for event in reversed(events):
-            told = event["payload"].get("why") or event["payload"].get("reason")
-            line.tell(f"event     {event['event']} {event['id'][:8]}: {str(told)[:140]}")
+            payload = event["payload"]
+            told = f"{payload['outcome']}: {payload['reason']}" if "outcome" in payload else payload.get("why", "")
+            line.tell(f"event     {event['event']} {event['id'][:8]}: {told[:140]}")
     for name in ("production", "canary"):
         found = channel(s3, name)
         line.tell(f"channel   {name}: {found['version'] or 'closed'} {str(found.get('why'))[:110]}")
