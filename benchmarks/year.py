@@ -64,6 +64,7 @@ CHANGES = (
 )
 BINS = 20  # of the calibration error
 DROPPED, DRIFT = 4, 6  # exit codes
+PATIENCE = 60.0  # seconds
 
 
 @dataclass
@@ -211,12 +212,16 @@ class Service:
 
     def ask(self, method: str, path: str, document: Any = None, name: str = "") -> Any:
         body = None if document is None else json.dumps(document).encode()
-        self.connection.request(method, path, body, {"x-request-id": name} if name else {})
-        answer = self.connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
-            sys.exit(f"{method} {path}: {answer.status} {content[:500].decode(errors='replace')}")
-        return json.loads(content)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.connection.request(method, path, body, {"x-request-id": name} if name else {})
+            answer = self.connection.getresponse()
+            content = answer.read()
+            if answer.status == 200:
+                return json.loads(content)
+            if answer.status != 503 or time.monotonic() > deadline:  # which it is until the log has written what came before
+                sys.exit(f"{method} {path}: {answer.status} {content[:500].decode(errors='replace')}")
+            time.sleep(1)
 
     def serve(self, rows: pd.DataFrame, courses: list[Course]) -> list[str]:
         """Every copy has answered the rows, hour by hour; returns their ids."""
