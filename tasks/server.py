@@ -105,8 +105,14 @@ def environment(url: str) -> dict[str, str]:
 
 
 def server_environment(url: str) -> dict[str, str]:
-    """The server's: on another port than its own the page looks for the API in the wrong place, unless told."""
-    return {**os.environ, "PREFECT_SERVER_UI_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    """The server's: on another port than its own the page looks for the API in the wrong place, unless told. Its leases of the
+    deployments' slots outlive it: by default it forgets them, and cancels the run that a worker is just starting."""
+    return {
+        **os.environ,
+        "PREFECT_SERVER_UI_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
 
 
 def command(url: str) -> list[str]:
