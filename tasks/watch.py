@@ -76,7 +76,8 @@ class Watch:
         """ParamsError or StorageError for values or places that cannot be. `now` is the time to take for the present."""
         values = Params.load(workspace / "params.yaml")
         self.workspace, self.values, self.model, self.time_column = workspace, values.monitor, values.name, values.table.time
-        self.now = now or datetime.now(UTC)
+        self.missing_words = sorted({word for source in values.sources.values() for word in getattr(source, "missing", ())})
+        self.now = (now or datetime.now(UTC)).replace(microsecond=0)  # as a record has it
         self.releases: Releases = open_releases(workspace, values.release.store, values.release.kms_key)
         self.ledger = Ledger(self.releases.storage, values.name)
         self._known: dict[Span, Marks] | None = None
@@ -197,7 +198,7 @@ class Watch:
         reference = self.reference(version)
         if reference is None:
             raise DataError(f"{self.missing[version]}; release it again with python -m flows.train")
-        window = read_table(table, reference, version, self._scorer(version))
+        window = read_table(table, reference, version, self._scorer(version), self.missing_words)
         rows = self._of_rows(window, reference.tally)
         truth = self._of_truth(window) if window.labelled else None
         verdicts = [one for one in (rows, truth) if one]
@@ -221,7 +222,7 @@ class Watch:
                 f"evidently needs rows to compare with, and {TEST_ROWS} is not there; run python -m flows.train, or dvc pull"
             )
         rows = (
-            sample_table(table, reference, SAMPLE)
+            sample_table(table, reference, SAMPLE, self.missing_words)
             if table
             else sample_log(self.log, self.model, window, self.values.channel, SAMPLE)
         )
@@ -288,7 +289,7 @@ class Watch:
         )
         if truths is not None:
             if truths.strange:
-                window.notes.append(f"{truths.strange:,} truths are of no class of the model and do not count")
+                window.notes.append(f"{truths.strange:,} truths are no class of the model, or no number, and do not count")
             came, unknown = count_unknown(self.log, self.model, truths, span.start, span.end, back)
             if unknown:
                 said = f"truth of unknown ids: {unknown:,} of the {came:,} truths that came in the window have the id of no row"
@@ -297,8 +298,18 @@ class Watch:
 
     def _answered(self, span: Span, expected: Reference | None, truths: Truths | None) -> Window:
         """The window's answers beside these truths; of the features the slices alone are read."""
-        only = frozenset(expected.slices if expected else ())
-        return read_log(self.log, self.model, span.start, span.end, self.reference, self.values.channel, truths=truths, only=only)
+        only, quiet = frozenset(expected.slices if expected else ()), self._quiet_hours(span)
+        return read_log(
+            self.log,
+            self.model,
+            span.start,
+            span.end,
+            self.reference,
+            self.values.channel,
+            truths=truths,
+            only=only,
+            quiet_hours=quiet,
+        )
 
     def _of_truth(self, window: Window) -> "_Verdict":
         reference = self.references.get(window.version)

@@ -542,6 +542,62 @@ def test_nothing_in_production_and_a_record_that_is_none_are_errors(watched: Wat
 # The command, on a real server.
 
 
+def test_answers_that_are_no_numbers_are_unknown_and_hide_no_drift(watched: Watched) -> None:
+    """The service logs none; a table, or a log of another hand, may hold them."""
+    made = draw(5000, seed=1, late=0.3)
+    watched.write(Rows(made.rows, [np.nan, *made.told[1:]], made.truth), truth=1.0)
+    report = look(watched).report
+    assert (report.verdict, report.why) == ("unknown", "no answer: 1 rows have none that is a number")
+    quality = look(watched, "truth").report
+    assert quality.labelled == 4999
+    assert ("quality", "") in found(quality)
+
+
+def test_hours_that_are_usually_quiet_are_no_gap_for_truths_either(watched: Watched) -> None:
+    quiet = [h for h in range(24) if h not in (2, 3)]
+    for day in range(3):
+        watched.write(draw(5000, seed=day + 1), DAY + timedelta(days=day), hours=quiet, truth=1.0)
+    watch = Watch(watched.workspace, DAY + timedelta(days=12))
+    due = [(span, kind) for span, kind in watch.due() if span.start < DAY + timedelta(days=3)]
+    verdicts = {(span.start.day, kind): watch.judge(span, kind).report.verdict for span, kind in due}
+    assert [verdicts[day, "truth"] for day in (3, 4)] == ["none", "none"]
+
+
+def test_truths_that_counted_are_not_told_to_be_late(watched: Watched) -> None:
+    """Those of the day on which quality was judged, before it was."""
+    watched.write(draw(5000, seed=1), truth=0.4, received=RIPE + timedelta(hours=5))
+    assert look(watched, "truth", RIPE + timedelta(hours=13)).report.labelled == 2000
+    assert look(watched, "late", RIPE + timedelta(days=10)).report.labelled == 0
+
+
+def test_words_that_mean_no_value_are_those_of_the_sources(watched: Watched, tmp_path: Path) -> None:
+    made = draw(5000, seed=1)
+    table = tmp_path / "rows.csv"
+    names = {"UA": "NA", "AA": "null", "DL": "n/v"}
+    lines = [f"{row['distance']},{names[row['carrier']]},{told}" for row, told in zip(made.rows, made.told, strict=True)]
+    table.write_text("\n".join(["distance,carrier,prediction", *lines]) + "\n")
+    params = watched.workspace / "params.yaml"
+    params.write_text(with_values(params.read_text(), ["sources.flights.missing=[n/v]", "sources.weather.missing=[]"]))
+    params.write_text(with_values(params.read_text(), ["sources.planes.missing=[]"]))
+    said = {one.what for one in Watch(watched.workspace, AFTER).look(table).report.findings if one.name == "carrier"}
+    assert any("19." in what or "20" in what for what in said if "missing" in what), said
+    assert any(what.startswith("words never seen before in 100%") for what in said), said
+
+
+def test_column_that_stands_twice_is_named(watched: Watched, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("distance,carrier,carrier\n" + "1,UA,AA\n" * 1000)
+    with pytest.raises(DataError, match=r"there are several columns \['carrier'\]"):
+        Watch(watched.workspace, AFTER).look(table)
+
+
+def test_long_words_are_told_in_part(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "carrier": "x" * 100_000}))
+    report = look(watched).report
+    assert "carrier" in {one.name for one in report.findings}
+    assert len(report.why) < 200
+
+
 def command(watched: Watched, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "flows.monitor", "--workspace", str(watched.workspace), *flags]
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
