@@ -51,6 +51,7 @@ VALID = Path("data/valid")
 YEAR = timedelta(days=364)  # so that the days of the week are the same ones
 USUAL = 7  # windows whose quiet hours say which are usual
 SHOWN = 60  # windows in the strip of the page
+MOST_DUE = 20_000  # windows at once: two years of hours
 READERS = 16  # of records at once
 ABOUT: dict[Look, str] = {"rows": "rows", "truth": "what came"}  # looks that judge, and what of
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,6 +116,12 @@ class Watch:
                 if not before or ends[before - 1] <= span.start:
                     found.append((span, "rows"))
                 start += wide
+        if len(found) > MOST_DUE:
+            raise DataError(
+                f"{len(found):,} windows of {self.values.hours:g} hours are due since {begin:%Y-%m-%d %H:%M}, of the first row in "
+                f"the log {self.values.log}; more than {MOST_DUE:,} mean a clock that was wrong, or too small a window: move what "
+                "is older out of the log, or set monitor.hours"
+            )
         spans = sorted([*(span for span, _ in found), *known])
         found += [(span, "truth") for span in spans if self.is_ripe(span) and not (span in known and "truth" in known[span].judged)]
         found += [
@@ -131,6 +138,22 @@ class Watch:
     def is_ripe(self, span: Span, times: int = 1) -> bool:
         """Whether truths had so many times their time to come."""
         return span.end + times * timedelta(hours=self.values.truth_hours) <= self.now
+
+    def _before_all(self, span: Span) -> bool:
+        """Whether the window is over before log and record begin: on record it would make all until then due."""
+        if any(one.start <= span.start for one in self.known):
+            return False
+        first = self._first_hour()
+        return first is None or span.end <= first
+
+    @property
+    def place(self) -> str:
+        """Where the log is."""
+        return self.values.log
+
+    def is_blind(self) -> bool:
+        """Whether there is no log to look at, nor ever was."""
+        return not self.known and self._first_hour() is None
 
     def _first_hour(self) -> datetime | None:
         """The hour of the log's first file."""
@@ -171,7 +194,7 @@ class Watch:
             findings=verdict.findings,
             report="",
         )
-        if any(one.start < span.end and span.start < one.end for one in self.known if one != span):
+        if self._before_all(span) or any(one.start < span.end and span.start < one.end for one in self.known if one != span):
             _write(self.workspace / PAGE, self._page(report, window, verdict, str(span)))
             return Judged(span, look, replace(report, report=str(self.workspace / PAGE)), tuple(window.notes), True, kept=False)
         report = self._write_page(span, look, report, window, verdict)
