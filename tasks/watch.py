@@ -490,8 +490,8 @@ class Watch:
         storage = self.releases.storage
         report = replace(report, report=str(storage.path(key)) if isinstance(storage, Folder) else f"{storage.place}/{key}")
         page = self._page(report, window, verdict, str(span))
+        _write(self.workspace / PAGE, page)  # first: where it has no room, a run of each hour would leave one in the store
         storage.create(key, page.encode())
-        _write(self.workspace / PAGE, page)
         return report
 
     def _page(self, report: DriftReport, window: Window, verdict: "_Verdict", title: str) -> str:

@@ -790,3 +790,13 @@ def test_table_with_the_times_of_a_window_is_refused(watched: Watched, environme
     done = command(watched, environment, "--table", str(tmp_path / "rows.csv"), "--start", "2026-03-02", "--end", "2026-03-03")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "a table is looked at whole" in done.stderr
+
+
+def test_workspace_without_room_for_the_page_leaves_none_in_the_store(watched: Watched) -> None:
+    watched.write(draw(1000, seed=1))
+    (watched.workspace / "reports").write_text("a file where the folder was")
+    with pytest.raises(OSError, match="reports"):
+        look(watched)
+    assert not list((watched.store / "monitor").rglob("*.*"))
+    (watched.workspace / "reports").unlink()
+    assert look(watched).new
