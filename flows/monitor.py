@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows import command
 from tasks import claim
+from tasks.core.errors import ParamsError
 from tasks.core.verdict import DriftReport
 from tasks.exported import note_end
 from tasks.params import Params
 from tasks.run import begin, name_run
+from tasks.times import parse_time
 from tasks.told import Told
 from tasks.trouble import tell_failure, tell_recovery
 from tasks.unlock import unlock
@@ -62,6 +64,8 @@ def monitor(
     else:
         found = [effect.judge_window(workspace, span, look, now) for span, look in effect.find_due(workspace, start, end, now)]
         effect.write_metrics(workspace, now)
+        if not found and (blind := effect.is_blind(workspace, now)):
+            get_run_logger().warning("nothing can be said: %s", blind)
     if evidently and found:
         effect.write_evidently(workspace, found[-1], table, now)
     return [judged.report for judged in found]
@@ -75,26 +79,35 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         Params.load(workspace / "params.yaml")
+        if args.table and (args.start or args.end):
+            raise ParamsError("a table is looked at whole; leave out --start and --end, or --table")
+        for text, flag in ((args.now, "--now"), (args.start, "--start"), (args.end, "--end")):
+            if text:
+                parse_time(text, flag)  # before anything is started
         command.connect(told)
         with claim.terminable():
             table = str(args.table.resolve()) if args.table else ""
             reports = monitor(workspace, args.start, args.end, table, args.now, args.evidently)
+        from tasks.monitor import is_blind  # which the flow has imported by now
+
+        blind = "" if reports else is_blind(workspace, args.now)
         verdicts = {report.verdict for report in reports}
-        code = 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if "unknown" in verdicts else 0
+        code = 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if blind or "unknown" in verdicts else 0
         if args.json:
             told.outcome("Completed", code, reports=[report.to_json() for report in reports])
         else:
-            show(reports, told.to)
+            show(reports, told.to, blind)
         return code
 
     return command.guard(told, work, "what was judged is on record")
 
 
-def show(reports: Sequence[DriftReport], to: TextIO) -> None:
-    """A line for each look, and where the last one's page is."""
+def show(reports: Sequence[DriftReport], to: TextIO, blind: str) -> None:
+    """A line for each look, and where the last one's page is; without one, whether there is nothing to look at."""
     console = Console(file=to) if to.isatty() else Console(file=to, width=200)
     if not reports:
-        console.print("nothing is due: every window that is over was judged")
+        nothing = f"nothing can be said: {blind}" if blind else "nothing is due: every window that is over was judged"
+        console.print(nothing, markup=False, soft_wrap=True)
         return
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for column in ("window", "rows", "with truth", "verdict", "why"):

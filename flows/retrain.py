@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows import command
 from flows.train import STAGES, bring_up_to_date
 from tasks.claim import BusyError, claim, leave, tell
-from tasks.core.errors import GateError
+from tasks.core.errors import GateError, ParamsError
 from tasks.cost import write_cost
 from tasks.exported import note_end
 from tasks.publish import publish
@@ -70,9 +70,7 @@ def retrain(
         force: Whatever the cool-down and the ceiling of params.yaml say.
     """
     workspace = begin(workspace)
-    for text, what in ((window_start, "window_start"), (window_end, "window_end")):
-        if text:
-            parse_time(text, what)  # not only after hours of training
+    check_window(window_start, window_end)  # not only after hours of training
     with ExitStack() as held:
         try:
             dead = held.enter_context(claim(workspace))
@@ -93,6 +91,14 @@ def retrain(
             done = finish(journal, *await_word(journal))
     publish_outcome(done)
     return done
+
+
+def check_window(start: str, end: str) -> None:
+    """ParamsError for times that are none, or of which the end is not after the start."""
+    first = parse_time(start, "window_start") if start else None
+    last = parse_time(end, "window_end") if end else None
+    if first and last and first >= last:
+        raise ParamsError(f"window_start {start} is not before window_end {end}")
 
 
 def challenge(journal: Journal, start: str, end: str, offline: bool) -> Retraining:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
+from filelock import FileLock, Timeout
 from prefect.settings import PREFECT_HOME
 
 from flows.exits import EXITS
@@ -18,7 +19,7 @@ from tasks import keep, server
 from tasks.core.errors import ParamsError, TidemillError
 from tasks.run import begin
 
-FOLDER = Path(".cache/up")
+FOLDER, LOCK = Path(".cache/up"), "up.lock"
 POOL = "tidemill"
 DATABASE, DATABASE_PASSWORD = "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD"
 LOGIN, OWN_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"  # of the server, of those who talk to it
@@ -42,15 +43,19 @@ def main() -> int:
         server.configure(server.address() if args.port is None else url_of(args.port))
         folder = workspace / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        state = keep.State.read(folder)
-        if state and state.ready and state.keeper.process():
-            print("up already")
-        else:
-            if state and (half := state.keeper.process()):
-                end(half)
-            keep.end_left(folder)
-            state = start(folder, plan(workspace, args.database))
+        with FileLock(folder / LOCK, timeout=SECONDS):  # of two at once one starts it, and the other finds it up
+            state = keep.State.read(folder)
+            if state and state.ready and state.keeper.process():
+                print("up already")
+            else:
+                if state and (half := state.keeper.process()):
+                    end(half)
+                keep.end_left(folder)
+                state = start(folder, plan(workspace, args.database))
         show(state, folder)
+    except Timeout:
+        print(f"error: another `python -m flows.up` is at it for {SECONDS} s; look into {folder}", file=sys.stderr)
+        return TidemillError.exit_code
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

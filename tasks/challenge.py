@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +102,10 @@ def find_rows(
         found = read_labelled(log, params.name, days=params.retrain.window_days, start=start, end=end, not_before=unseen)
     except DataError as error:
         return None, str(error)
+    if found is not None:
+        found = replace(found, rows=_known(found.rows, sides[0].encoder.target))
     since = f"since {unseen:%Y-%m-%d %H:%M}, from when on the challenger learned nothing"
-    if found is None:
+    if found is None or not len(found.rows):
         return None, f"no row {since}, has a truth"
     if len(found.rows) < least:
         return None, f"{len(found.rows):,} rows {since}, have a truth; retrain.rows asks for {least:,}"
@@ -112,6 +114,15 @@ def find_rows(
         if lacking:
             return None, f"the log lacks {lacking[:3]}, which the {side.role} reads"
     return found, ""
+
+
+def _known(rows: pa.Table, target: Target) -> pa.Table:
+    """The rows whose truth is a class of the target, or a number: a log may hold others."""
+    truth = rows.column("truth").to_pandas()
+    if target.task == "regression":
+        return rows.filter(pa.array(np.isfinite(truth.to_numpy(np.float64, na_value=np.nan))))
+    classes = {as_text(label) for label in target.classes}
+    return rows.filter(pa.array([as_text(label) in classes for label in truth], pa.bool_()))
 
 
 def score_log(sides: list[Side], rows: pa.Table) -> tuple[NDArray[Any], list[NDArray[Any]]]:

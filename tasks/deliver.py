@@ -3,10 +3,14 @@
 import logging
 import smtplib
 import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
@@ -18,6 +22,8 @@ from tasks.params import Channel, EmailChannel, SlackChannel, SnsChannel, Webhoo
 
 ATTEMPTS, FIRST_SECONDS, MOST_SECONDS = 4, 0.5, 8.0  # between which each wait doubles
 TIMEOUT_SECONDS = 10.0  # of each attempt
+MOST_BYTES = 2048  # of an answer that are read
+LEAST_LETTERS = 4  # of what may be a secret
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL, and Slack's are secrets
 
@@ -43,10 +49,11 @@ def deliver(channel: Channel, message: Message) -> None:
     )
     match channel:
         case WebhookChannel():
-            token = {"authorization": f"Bearer {read_secret(channel.token)}"} if channel.token else {}
-            tries(_post, _address(channel.url), message.to_json(), {"idempotency-key": message.id, **token})
+            token = read_secret(channel.token) if channel.token else ""
+            headers = {"idempotency-key": message.id} | ({"authorization": f"Bearer {token}"} if token else {})
+            tries(_post, _address(channel.url), message.to_json(), headers, token)
         case SlackChannel():
-            tries(_post, _address(channel.url), as_slack(message), {})
+            tries(_post, _address(channel.url), as_slack(message), {}, "")
         case EmailChannel():
             tries(_mail, channel, message, read_secret(channel.password) if channel.password else None)
         case SnsChannel():
@@ -71,17 +78,39 @@ def _address(url: str) -> str:
     return read_secret(url) if url.startswith(("env:", "prefect:")) else url
 
 
-def _post(url: str, document: dict[str, Any], headers: dict[str, str]) -> None:
+def _post(url: str, document: dict[str, Any], headers: dict[str, str], token: str) -> None:
+    """The address took the document; of what it answers no more is read than is told, for TIMEOUT_SECONDS at most."""
+    secrets = _secrets(url, token)
     try:
-        answer = httpx.post(url, json=document, headers=headers, timeout=TIMEOUT_SECONDS)
+        with httpx.stream("POST", url, json=document, headers=headers, timeout=TIMEOUT_SECONDS) as answer:
+            said = "" if answer.is_success else _words(_beginning(answer), secrets)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError) as error:
         raise DeliveryError(f"its address cannot be used ({type(error).__name__}); expected https://...") from None
     except httpx.HTTPError as error:
-        raise PassingError(f"it does not answer ({_words(error, url)})") from None
+        raise PassingError(f"it does not answer ({_words(error, secrets) or type(error).__name__})") from None
     if answer.status_code == 429 or answer.status_code >= 500:
         raise PassingError(f"it answers {answer.status_code}")
     if not answer.is_success:
-        raise DeliveryError(f"it answers {answer.status_code}: {_words(answer.text, url)}; check address and token")
+        raise DeliveryError(f"it answers {answer.status_code}{f': {said}' if said else ''}; check address and token")
+
+
+def _beginning(answer: httpx.Response) -> str:
+    """What it says first, as text."""
+    said, until = b"", time.monotonic() + TIMEOUT_SECONDS
+    with suppress(httpx.HTTPError):  # what came is told
+        for part in answer.iter_bytes(1024):
+            said += part
+            if len(said) > MOST_BYTES or time.monotonic() > until:
+                break
+    return said.decode(errors="replace")
+
+
+def _secrets(url: str, token: str) -> list[str]:
+    """What must not be told of an address, the longest first: it may say its own path, or the token that it does not like."""
+    parts = urlsplit(url)
+    known = [url, token, parts.path, parts.query, parts.password or "", *parts.path.split("/"), *parts.query.split("&")]
+    known += [value for _, value in parse_qsl(parts.query)]
+    return sorted({form for one in known for form in (one, unquote(one)) if len(one) >= LEAST_LETTERS}, key=len, reverse=True)
 
 
 def _mail(channel: EmailChannel, message: Message, password: str | None) -> None:
@@ -110,6 +139,8 @@ def _mail(channel: EmailChannel, message: Message, password: str | None) -> None
         raise kind(f"{channel.host} answers {error.smtp_code} {_text(error.smtp_error)}") from error
     except smtplib.SMTPNotSupportedError as error:
         raise DeliveryError(f"{channel.host}: {error}; choose another security for it: starttls, tls or none") from error
+    except UnicodeError as error:
+        raise DeliveryError(f"{channel.host} cannot be used ({error}); expected the name of a mail server") from error
     except (OSError, smtplib.SMTPException) as error:
         raise PassingError(f"{channel.host}:{channel.port} does not answer ({type(error).__name__}: {error})") from error
     if refused:
@@ -129,9 +160,12 @@ def compose(channel: EmailChannel, message: Message) -> EmailMessage:
     return mail
 
 
-def _words(found: object, secret: str) -> str:
-    """What was said, on one line, without the address."""
-    return " ".join(str(found).replace(secret, "...").split())[:200] or type(found).__name__
+def _words(found: object, secrets: Sequence[str]) -> str:
+    """What was said, on one line, without the secrets."""
+    text = str(found)
+    for secret in secrets:
+        text = text.replace(secret, "...")
+    return " ".join(text.split())[:200]
 
 
 def _text(said: bytes | str) -> str:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import uuid4
 
 from tasks.cloud.storage import Conflict, Missing, Storage
-from tasks.core.verdict import DriftReport
+from tasks.core.tally import Tally
+from tasks.core.verdict import DriftReport, Verdict
 from tasks.releases import ReleaseError
 
 Look = Literal["rows", "truth", "late"]
@@ -57,7 +58,10 @@ class Ledger:
         for key in self.storage.keys(f"{self.folder}/"):
             parts = KEY.fullmatch(key.removeprefix(f"{self.folder}/"))
             if parts:
-                start, end = (datetime.strptime(one, STAMP).replace(tzinfo=UTC) for one in parts.groups()[:2])
+                try:
+                    start, end = (datetime.strptime(one, STAMP).replace(tzinfo=UTC) for one in parts.groups()[:2])
+                except ValueError:  # of somebody else
+                    continue
                 judged, told = found.setdefault(Span(start, end), (set(), set()))
                 (told if parts[4] else judged).add(looks[parts[3]])
         return {span: Marks(*map(frozenset, found[span])) for span in sorted(found)}
@@ -67,10 +71,10 @@ class Ledger:
         key = self.key(span, look)
         try:
             document = json.loads(self.storage.read(key)[0])
-            report_of(document)
+            _check(document)
         except Missing:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ReleaseError(f"{self.storage.place}/{key} is no record of a judged window ({error!r}); restore it") from error
         return dict(document)
 
@@ -100,6 +104,18 @@ class Ledger:
 
     def key(self, span: Span, look: Look) -> str:
         return f"{self.folder}/{span.start:{STAMP}}Z-{span.end:{STAMP}}Z{SUFFIX[look]}.json"
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """ValueError, TypeError, KeyError or AttributeError unless the document has all that a record has."""
+    if (verdict := report_of(document).verdict) not in get_args(Verdict):
+        raise ValueError(f"verdict {verdict!r}")
+    for time in (document["judged"], *document["hours"]):
+        if datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError(f"time {time!r} without a zone")
+    tuple(document["notes"])
+    if document["tally"] is not None:
+        Tally.from_json(document["tally"])
 
 
 def report_of(document: Mapping[str, Any]) -> DriftReport:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ def find_due(workspace: Path, start: str, end: str, now: str) -> list[tuple[Span
         span = Span(parse_time(start, "--start"), parse_time(end, "--end"))
         if span.start >= span.end:
             raise ParamsError(f"--start {start} is not before --end {end}")
+        if any(one.microsecond for one in span):
+            raise ParamsError(f"--start {start} --end {end}: a window begins and ends with a whole second")
         if span.end > watch.now:
             raise ParamsError(f"--end {end} is yet to come; a window is judged once it is over")
         return [(span, "rows"), *([(span, "truth")] if watch.is_ripe(span) else [])]  # type: ignore[list-item]
@@ -74,8 +76,18 @@ def look_at_table(workspace: Path, table: str, now: str) -> Judged:
     return judged
 
 
+def is_blind(workspace: Path, now: str) -> str:
+    """Why there is nothing to look at, as there never was; empty where there is."""
+    with telling():
+        watch = open_watch(workspace, now)
+        return f"the log {watch.place} holds no row of {watch.model}" if watch.is_blind() else ""
+
+
 def open_watch(workspace: Path, now: str) -> Watch:
-    return Watch(workspace, parse_time(now, "--now") if now else None)
+    when = parse_time(now, "--now") if now else None
+    if when and when > datetime.now(UTC):
+        raise ParamsError(f"--now {now} is yet to come: windows would be judged that have no rows yet")
+    return Watch(workspace, when)
 
 
 def tell(workspace: Path, judged: Judged) -> None:
@@ -90,8 +102,16 @@ def tell(workspace: Path, judged: Judged) -> None:
         payload=payload,
         id=uuid5(NAMESPACE_URL, f"{report.model} {judged.span} {judged.look} {report.report}"),
     )
+    alarm(workspace, judged)
+
+
+def alarm(workspace: Path, judged: Judged) -> None:
+    """People know of drift and of what is unknown, until a window shows that it is over."""
+    report = judged.report
     for verdict in ("drift", "unknown"):
         key = f"monitor.{verdict}.{judged.look}"
+        if report.verdict == "unknown" and verdict == "drift":
+            continue  # who cannot look does not know that it is over
         if report.verdict == verdict:
             said = "drift in" if verdict == "drift" else "nothing can be said of"
             title = f"{report.model}: {said} the {ABOUT[judged.look]} of {judged.span}"
@@ -142,6 +162,8 @@ def write_metrics(workspace: Path, now: str) -> None:
             values = span.end.timestamp(), judged, float(verdict == "drift"), float(verdict == "unknown"), since
             for name, value in zip(HELP, values, strict=True):
                 samples[name].append(f'{name}{{model="{watch.model}",look="{look}"}} {value:.0f}')
+        if watch.is_blind():
+            samples["tidemill_monitor_unknown"].append(f'tidemill_monitor_unknown{{model="{watch.model}",look="rows"}} 1')
     text = "".join(
         f"# HELP {name} {HELP[name]}\n# TYPE {name} gauge\n" + "".join(f"{line}\n" for line in lines)
         for name, lines in samples.items()

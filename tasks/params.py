@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -817,16 +817,16 @@ class Alerting(Section):
     """Whom to tell, and how often."""
 
     reports: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None  # where people open the folder reports/
-    remind_hours: Annotated[float, Field(gt=0)]  # after which a trouble that is not over is told again
+    remind_hours: Annotated[float, Field(gt=0, le=87_840)]  # after which a trouble that is not over is told again
     channels: dict[Name, Channel]
 
 
 class Retrain(Section):
     """When a model may be trained anew by itself, and what its successor must show."""
 
-    cooldown_hours: Annotated[float, Field(ge=0)]  # from the beginning of one retraining to the next
+    cooldown_hours: Annotated[float, Field(ge=0, le=87_840)]  # from the beginning of one retraining to the next
     most_a_day: Count  # retrainings that begin within 24 hours
-    window_days: Annotated[float, Field(gt=0)]  # of the prediction log, the newest with truth, that decide
+    window_days: Annotated[float, Field(gt=0, le=3660)]  # of the prediction log, the newest with truth, that decide
     rows: Count  # of them with truth that a comparison needs; of fewer the test part decides
     resamples: Annotated[int, Field(ge=100, le=100_000)]
     win: Annotated[float, Field(ge=0.5, lt=1)]  # share of the resamples in which the challenger must have the lower loss
@@ -859,8 +859,8 @@ class Monitor(Section):
     log: Name  # where `python -m serving --log` writes: a folder, from the workspace, or s3://bucket/prefix
     channel: Literal["production", "canary"]
     hours: Annotated[float, Field(gt=0, le=8784)]  # of a window; they follow one another from midnight UTC on 1 January 1970
-    grace_minutes: Annotated[float, Field(ge=0)]  # after its end, in which the service writes what it still holds
-    truth_hours: Annotated[float, Field(ge=0)]  # after its end, when its quality is judged by the truths that came
+    grace_minutes: Annotated[float, Field(ge=0, le=10_080)]  # after its end, in which the service writes what it still holds
+    truth_hours: Annotated[float, Field(ge=0, le=87_840)]  # after its end, when its quality is judged by the truths that came
     min_rows: Annotated[int, Field(ge=50)]  # of a window, below which nothing is said of it
     false_alarms: Annotated[float, Field(gt=0, le=0.2)]  # share of the windows without change that may raise drift
     # What raises drift, the kinds of Finding in tasks/core/verdict.py; the rest is told.
@@ -869,6 +869,12 @@ class Monitor(Section):
     columns: dict[Name, Share | None]  # floors of single columns, of whatever is measured; null: not looked at
     unmatched: Share  # share of the truths whose ids no row has, above which quality is unknown; 1 where the log is sampled
     seasonality: Seasonality
+
+    @model_validator(mode="after")
+    def _window_has_whole_seconds(self) -> Self:
+        if timedelta(hours=self.hours) < timedelta(minutes=1) or timedelta(hours=self.hours).microseconds:
+            raise ValueError(f"hours: found {self.hours!r}; expected a minute at least, of whole seconds, such as 24, 1 or 0.25")
+        return self
 
     @model_validator(mode="after")
     def _log_is_a_place(self) -> Self:

@@ -5,6 +5,7 @@ and not too many in a day.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,8 @@ MOST_ATTEMPTS = 200  # that the store remembers
 POLL_SECONDS = 5.0  # between two looks at the channels
 MARK = "retrained: "  # how the reason of a canary begins that a retraining started
 ALERT = "retrain-"  # how the keys of its alerts begin
+
+log = logging.getLogger("tasks.retraining")
 
 
 @dataclass
@@ -222,8 +225,10 @@ def finish(journal: Journal, outcome: Outcome, reason: str) -> Retraining:
     )
     before: list[Attempt] = []
     if outcome != "skipped":
-        before = _end(journal, done)
-        write_report(journal.workspace, done, before)
+        with _even_so(outcome):
+            before = _end(journal, done)
+        with _even_so(outcome):
+            write_report(journal.workspace, done, before)
     if outcome != "canary" or journal.waited:  # one that was just begun is no news yet
         tell_people(journal.workspace, done, journal.ceiling)
     return done
@@ -249,6 +254,17 @@ def failing(journal: Journal) -> Iterator[None]:
         with suppress(StorageError, TidemillError):
             _end(journal, None)
         raise
+
+
+@contextmanager
+def _even_so(outcome: Outcome) -> Iterator[None]:
+    """People hear of a retraining that failed though store or disk, for which it may have failed, do not take what became of it."""
+    try:
+        yield
+    except (OSError, StorageError, TidemillError) as error:
+        if outcome != "failed":
+            raise
+        log.error("that the retraining failed is not on record: %s", error)
 
 
 def write_report(workspace: Path, done: Retraining, before: list[Attempt]) -> None:

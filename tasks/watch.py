@@ -51,6 +51,7 @@ VALID = Path("data/valid")
 YEAR = timedelta(days=364)  # so that the days of the week are the same ones
 USUAL = 7  # windows whose quiet hours say which are usual
 SHOWN = 60  # windows in the strip of the page
+MOST_DUE = 20_000  # windows at once: two years of hours
 READERS = 16  # of records at once
 ABOUT: dict[Look, str] = {"rows": "rows", "truth": "what came"}  # looks that judge, and what of
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -76,7 +77,8 @@ class Watch:
         """ParamsError or StorageError for values or places that cannot be. `now` is the time to take for the present."""
         values = Params.load(workspace / "params.yaml")
         self.workspace, self.values, self.model, self.time_column = workspace, values.monitor, values.name, values.table.time
-        self.now = now or datetime.now(UTC)
+        self.missing_words = sorted({word for source in values.sources.values() for word in getattr(source, "missing", ())})
+        self.now = (now or datetime.now(UTC)).replace(microsecond=0)  # as a record has it
         self.releases: Releases = open_releases(workspace, values.release.store, values.release.kms_key)
         self.ledger = Ledger(self.releases.storage, values.name)
         self._known: dict[Span, Marks] | None = None
@@ -114,6 +116,12 @@ class Watch:
                 if not before or ends[before - 1] <= span.start:
                     found.append((span, "rows"))
                 start += wide
+        if len(found) > MOST_DUE:
+            raise DataError(
+                f"{len(found):,} windows of {self.values.hours:g} hours are due since {begin:%Y-%m-%d %H:%M}, of the first row in "
+                f"the log {self.values.log}; more than {MOST_DUE:,} mean a clock that was wrong, or too small a window: move what "
+                "is older out of the log, or set monitor.hours"
+            )
         spans = sorted([*(span for span, _ in found), *known])
         found += [(span, "truth") for span in spans if self.is_ripe(span) and not (span in known and "truth" in known[span].judged)]
         found += [
@@ -130,6 +138,22 @@ class Watch:
     def is_ripe(self, span: Span, times: int = 1) -> bool:
         """Whether truths had so many times their time to come."""
         return span.end + times * timedelta(hours=self.values.truth_hours) <= self.now
+
+    def _before_all(self, span: Span) -> bool:
+        """Whether the window is over before log and record begin: on record it would make all until then due."""
+        if any(one.start <= span.start for one in self.known):
+            return False
+        first = self._first_hour()
+        return first is None or span.end <= first
+
+    @property
+    def place(self) -> str:
+        """Where the log is."""
+        return self.values.log
+
+    def is_blind(self) -> bool:
+        """Whether there is no log to look at, nor ever was."""
+        return not self.known and self._first_hour() is None
 
     def _first_hour(self) -> datetime | None:
         """The hour of the log's first file."""
@@ -170,7 +194,7 @@ class Watch:
             findings=verdict.findings,
             report="",
         )
-        if any(one.start < span.end and span.start < one.end for one in self.known if one != span):
+        if self._before_all(span) or any(one.start < span.end and span.start < one.end for one in self.known if one != span):
             _write(self.workspace / PAGE, self._page(report, window, verdict, str(span)))
             return Judged(span, look, replace(report, report=str(self.workspace / PAGE)), tuple(window.notes), True, kept=False)
         report = self._write_page(span, look, report, window, verdict)
@@ -197,7 +221,7 @@ class Watch:
         reference = self.reference(version)
         if reference is None:
             raise DataError(f"{self.missing[version]}; release it again with python -m flows.train")
-        window = read_table(table, reference, version, self._scorer(version))
+        window = read_table(table, reference, version, self._scorer(version), self.missing_words)
         rows = self._of_rows(window, reference.tally)
         truth = self._of_truth(window) if window.labelled else None
         verdicts = [one for one in (rows, truth) if one]
@@ -221,7 +245,7 @@ class Watch:
                 f"evidently needs rows to compare with, and {TEST_ROWS} is not there; run python -m flows.train, or dvc pull"
             )
         rows = (
-            sample_table(table, reference, SAMPLE)
+            sample_table(table, reference, SAMPLE, self.missing_words)
             if table
             else sample_log(self.log, self.model, window, self.values.channel, SAMPLE)
         )
@@ -288,7 +312,7 @@ class Watch:
         )
         if truths is not None:
             if truths.strange:
-                window.notes.append(f"{truths.strange:,} truths are of no class of the model and do not count")
+                window.notes.append(f"{truths.strange:,} truths are no class of the model, or no number, and do not count")
             came, unknown = count_unknown(self.log, self.model, truths, span.start, span.end, back)
             if unknown:
                 said = f"truth of unknown ids: {unknown:,} of the {came:,} truths that came in the window have the id of no row"
@@ -297,8 +321,18 @@ class Watch:
 
     def _answered(self, span: Span, expected: Reference | None, truths: Truths | None) -> Window:
         """The window's answers beside these truths; of the features the slices alone are read."""
-        only = frozenset(expected.slices if expected else ())
-        return read_log(self.log, self.model, span.start, span.end, self.reference, self.values.channel, truths=truths, only=only)
+        only, quiet = frozenset(expected.slices if expected else ()), self._quiet_hours(span)
+        return read_log(
+            self.log,
+            self.model,
+            span.start,
+            span.end,
+            self.reference,
+            self.values.channel,
+            truths=truths,
+            only=only,
+            quiet_hours=quiet,
+        )
 
     def _of_truth(self, window: Window) -> "_Verdict":
         reference = self.references.get(window.version)
@@ -456,8 +490,8 @@ class Watch:
         storage = self.releases.storage
         report = replace(report, report=str(storage.path(key)) if isinstance(storage, Folder) else f"{storage.place}/{key}")
         page = self._page(report, window, verdict, str(span))
+        _write(self.workspace / PAGE, page)  # first: where it has no room, a run of each hour would leave one in the store
         storage.create(key, page.encode())
-        _write(self.workspace / PAGE, page)
         return report
 
     def _page(self, report: DriftReport, window: Window, verdict: "_Verdict", title: str) -> str:

@@ -93,6 +93,7 @@ class _Found:
     tally: Tally | None = None
     seen: set[str] = field(default_factory=set)  # columns
     strange: set[str] = field(default_factory=set)  # columns that the reference does not have
+    unanswered: int = 0  # rows without an answer that is a number
     labelled: int = 0
     truth: NDArray[np.int64] | None = None
     quality: dict[str, Quality] = field(default_factory=dict)
@@ -172,9 +173,11 @@ def _batches(file: pq.ParquetFile, only: frozenset[str] | None) -> Iterator[pa.T
         yield pa.Table.from_batches([batch])
 
 
-def _require(names: Sequence[str], wanted: Sequence[str]) -> None:
+def _require(names: list[str], wanted: Sequence[str]) -> None:
     if lacking := [name for name in wanted if name not in names]:
         raise DataError(f"it has no column {lacking}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"there are several columns {twice}")
 
 
 def _take(
@@ -221,6 +224,7 @@ def _count(found: _Found, rows: pa.Table, prefix: str, truths: Truths | None, fe
     if reference is None or found.teller is None:
         return
     told = answers(rows, reference.target)
+    found.unanswered += _unanswered(rows, told)
     if features:
         kinds = {name: cells.kind for name, cells in reference.cells.items()}
         columns = counted_columns(rows, kinds, prefix)
@@ -245,7 +249,10 @@ def _add(found: _Found, tally: Tally) -> None:
 def _observe(
     found: _Found, reference: Reference, rows: pa.Table, values: NDArray[np.float64], told: NDArray[np.float64], prefix: str
 ) -> None:
-    """The quality of the answers to rows with these truths is summed, of all and by slice."""
+    """The quality of the answers to rows with these truths is summed, of all and by slice; of none that is no number."""
+    whole = np.isfinite(told.reshape(len(told), -1)).all(axis=1)
+    if not whole.all():
+        rows, values, told = rows.filter(pa.array(whole)), values[whole], told[whole]
     found.labelled += len(values)
     counted = count_truth(reference.target, reference.truth_cells, values)
     found.truth = counted if found.truth is None else found.truth + counted
@@ -275,6 +282,11 @@ def answers(rows: pa.Table, target: Target) -> NDArray[np.float64] | None:
     return np.column_stack(columns) if target.task == "multiclass" else columns[0]
 
 
+def _unanswered(rows: pa.Table, told: NDArray[np.float64] | None) -> int:
+    """How many of the rows have no answer that is a number."""
+    return rows.num_rows if told is None else int((~np.isfinite(told.reshape(len(told), -1))).any(axis=1).sum())
+
+
 def hashed(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
     """64 bits of each id: of ten million, two share them with odds of 3 in a million."""
     found: NDArray[np.uint64] = pd.util.hash_array(ids.cast(pa.string()).to_numpy(), categorize=False)
@@ -289,6 +301,8 @@ def _settle(window: Window, found: Mapping[str, _Found]) -> None:
     mine = found[window.version]
     window.tally = mine.tally if mine.reference else Tally(mine.rows, {}, {})
     window.labelled, window.truth, window.quality = mine.labelled, mine.truth, mine.quality
+    if mine.unanswered:
+        window.reasons.append(f"no answer: {mine.unanswered:,} rows have none that is a number")
     if mine.reference and mine.tally:
         lacking = [name for name in mine.reference.cells if name not in mine.seen]
         window.reasons += [f"missing column: {name!r} is not in the rows" for name in lacking]
@@ -342,8 +356,8 @@ def read_truths(storage: Storage, model: str, target: Target, start: datetime, u
                 _require(rows.column_names, FEEDBACK)
                 came = as_floats(rows["received"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())) / 1e6
                 value = _encoded(rows["truth"], codes) if codes else as_floats(rows["truth"])
-                own = (came < until.timestamp()) & ~np.isnan(value)
-                strange += int(np.isnan(value).sum())
+                own = (came >= start.timestamp()) & (came < until.timestamp()) & np.isfinite(value)
+                strange += int((~np.isfinite(value)).sum())
                 ids.append(hashed(rows["id"])[own])
             except STRANGE as error:
                 window.reasons.append(f"corrupt feedback file: {key} ({_line(error)})")
@@ -406,10 +420,10 @@ def sample_log(storage: Storage, model: str, window: Window, channel: str, most:
     return whole.rename_columns([name.removeprefix(PREFIX) for name in whole.column_names])
 
 
-def sample_table(path: Path, reference: Reference, most: int) -> pa.Table:
+def sample_table(path: Path, reference: Reference, most: int, missing: Sequence[str]) -> pa.Table:
     """So many rows of the table at most, of its first batches."""
     parts: list[pa.Table] = []
-    for rows in _table_batches(path, reference):
+    for rows in _table_batches(path, reference, missing):
         parts.append(rows)
         if sum(map(len, parts)) >= most:
             break
@@ -440,24 +454,26 @@ def _evenly(rows: pa.Table, most: int) -> pa.Table:
 Score = Callable[[pa.Table], NDArray[np.float64]]
 
 
-def read_table(path: Path, reference: Reference, version: str, score: Score | None) -> Window:
+def read_table(path: Path, reference: Reference, version: str, score: Score | None, missing: Sequence[str]) -> Window:
     """The rows of a Parquet, Arrow or CSV file with the release's columns, and perhaps its target and answers; those that it has
     no answers to are answered by `score`."""
     found, target, teller = _begin(reference), reference.target, reference.teller()
     window = Window(datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(path.stat().st_mtime, UTC))
     codes = {as_text(label): float(code) for code, label in enumerate(target.classes)}
     try:
-        for rows in _table_batches(path, reference):
+        for rows in _table_batches(path, reference, missing):
+            _require(rows.column_names, ())
             told = answers(rows, target)
             if told is None and score is not None:
                 told = score(rows)
+            found.unanswered += _unanswered(rows, told)
             columns = counted_columns(rows, {name: cells.kind for name, cells in reference.cells.items()})
             found.rows += rows.num_rows
             found.seen |= columns.keys()
             _add(found, teller.count(rows.num_rows, columns, {} if told is None else told_columns(target, told)))
             if target.name in rows.column_names and told is not None:
                 value = _encoded(_labels(rows[target.name]), codes) if codes else as_floats(rows[target.name])
-                there = ~np.isnan(value)
+                there = np.isfinite(value)
                 if there.any():
                     _observe(found, reference, rows.filter(pa.array(there)), value[there], told[there], "")
     except UNREADABLE as error:
@@ -480,7 +496,8 @@ def _labels(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _table_batches(path: Path, reference: Reference) -> Iterator[pa.Table]:
+def _table_batches(path: Path, reference: Reference, missing: Sequence[str]) -> Iterator[pa.Table]:
+    """The table's rows; of a CSV empty fields and the words of `missing` are no value."""
     match path.suffix.lower():
         case ".parquet" | ".pq":
             for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS):
@@ -491,7 +508,8 @@ def _table_batches(path: Path, reference: Reference) -> Iterator[pa.Table]:
                     yield pa.Table.from_batches([file.get_batch(i)])
         case ".csv":
             types = {name: pa.float64() if cells.kind == "number" else pa.string() for name, cells in reference.cells.items()}
-            with pacsv.open_csv(path, convert_options=pacsv.ConvertOptions(column_types=types, strings_can_be_null=True)) as reader:
+            options = pacsv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=["", *missing])
+            with pacsv.open_csv(path, convert_options=options) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
         case other:

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +349,93 @@ def test_what_is_over_for_long_is_forgotten(tmp_path: Path, hook: Webhook, monke
     folder = tmp_path / "releases/monitor/flights/alerts"
     assert [Trouble.from_json(json.loads(path.read_text())).key for path in folder.iterdir()] == ["other"]
     shutil.rmtree(folder)
+
+
+@contextmanager
+def answering(write: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The address of a server that answers a POST by `write`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            with suppress(OSError):  # who asked has gone
+                write(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/services/T00/s3cr3t-path?sig=s3cr3t-word"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_secret_that_a_channel_says_back_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def echo(request: BaseHTTPRequestHandler) -> None:
+        said = f"Cannot POST {request.path}: {request.headers['authorization']}, s3cr3t-path".encode()
+        request.send_response(404)
+        request.send_header("content-length", str(len(said)))
+        request.end_headers()
+        request.wfile.write(said)
+
+    with answering(echo) as url:
+        monkeypatch.setenv("ADDRESS", url)
+        monkeypatch.setenv("TOKEN", "s3cr3t-token")
+        channel = {"kind": "webhook", "url": "env:ADDRESS", "token": "env:TOKEN", "least": "info"}
+        told = raise_alert(configure(tmp_path, ops=channel), DRIFT)
+    assert told.failed["ops"].startswith("it answers 404: Cannot POST ...")
+    assert "s3cr3t" not in str(told) + caplog.text
+
+
+def test_redirect_is_refused_and_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lead_on(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("location", "http://127.0.0.1:1/stolen")
+        request.end_headers()
+
+    with answering(lead_on) as url:
+        monkeypatch.setenv("ADDRESS", url)
+        told = raise_alert(configure(tmp_path, ops={"kind": "slack", "url": "env:ADDRESS", "least": "info"}), DRIFT)
+    assert told.failed == {"ops": "it answers 302; check address and token"}
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_answer_without_an_end_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    def talk_on(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.end_headers()
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            request.wfile.write(b"x" * 100_000)
+
+    with answering(talk_on) as url:
+        monkeypatch.setenv("ADDRESS", url)
+        began = time.monotonic()
+        told = raise_alert(configure(tmp_path, ops={"kind": "slack", "url": "env:ADDRESS", "least": "info"}), DRIFT)
+    assert time.monotonic() - began < 10
+    assert told.sent == (("ops",) if status == 200 else ())
+
+
+def test_mail_server_of_an_impossible_name_is_named(tmp_path: Path, box: Mailbox) -> None:
+    told = raise_alert(configure(tmp_path, odd=mailed(box, host="a..b"), mail=mailed(box)), DRIFT)
+    assert told.sent == ("mail",)
+    assert "a..b cannot be used" in told.failed["odd"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [{"told": {"ops": "x"}}, {"told": [1]}, {"claimed": "soon"}, {"since": "2026-01-01"}, {"severity": "dire"}, {"times": "x"}],
+)
+def test_record_that_was_edited_is_begun_anew(tmp_path: Path, hook: Webhook, edit: dict[str, Any]) -> None:
+    workspace = configure(tmp_path, ops=hooked(hook))
+    raise_alert(workspace, DRIFT)
+    [record] = (tmp_path / "releases/monitor/flights/alerts").iterdir()
+    record.write_text(json.dumps({**json.loads(record.read_text()), **edit}))
+    assert raise_alert(workspace, DRIFT).sent == ("ops",)
+    assert json.loads(record.read_text())["times"] == 1

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.alert import open_alerts
 from tasks.cloud.storage import open_storage
 from tasks.core.errors import DataError, ParamsError
 from tasks.core.verdict import DriftReport
 from tasks.ledger import Span
-from tasks.monitor import find_due
+from tasks.monitor import alarm, find_due
 from tasks.params import with_values
 from tasks.releases import ReleaseError, Releases
 from tasks.shards import write_parquet
@@ -542,6 +543,62 @@ def test_nothing_in_production_and_a_record_that_is_none_are_errors(watched: Wat
 # The command, on a real server.
 
 
+def test_answers_that_are_no_numbers_are_unknown_and_hide_no_drift(watched: Watched) -> None:
+    """The service logs none; a table, or a log of another hand, may hold them."""
+    made = draw(5000, seed=1, late=0.3)
+    watched.write(Rows(made.rows, [np.nan, *made.told[1:]], made.truth), truth=1.0)
+    report = look(watched).report
+    assert (report.verdict, report.why) == ("unknown", "no answer: 1 rows have none that is a number")
+    quality = look(watched, "truth").report
+    assert quality.labelled == 4999
+    assert ("quality", "") in found(quality)
+
+
+def test_hours_that_are_usually_quiet_are_no_gap_for_truths_either(watched: Watched) -> None:
+    quiet = [h for h in range(24) if h not in (2, 3)]
+    for day in range(3):
+        watched.write(draw(5000, seed=day + 1), DAY + timedelta(days=day), hours=quiet, truth=1.0)
+    watch = Watch(watched.workspace, DAY + timedelta(days=12))
+    due = [(span, kind) for span, kind in watch.due() if span.start < DAY + timedelta(days=3)]
+    verdicts = {(span.start.day, kind): watch.judge(span, kind).report.verdict for span, kind in due}
+    assert [verdicts[day, "truth"] for day in (3, 4)] == ["none", "none"]
+
+
+def test_truths_that_counted_are_not_told_to_be_late(watched: Watched) -> None:
+    """Those of the day on which quality was judged, before it was."""
+    watched.write(draw(5000, seed=1), truth=0.4, received=RIPE + timedelta(hours=5))
+    assert look(watched, "truth", RIPE + timedelta(hours=13)).report.labelled == 2000
+    assert look(watched, "late", RIPE + timedelta(days=10)).report.labelled == 0
+
+
+def test_words_that_mean_no_value_are_those_of_the_sources(watched: Watched, tmp_path: Path) -> None:
+    made = draw(5000, seed=1)
+    table = tmp_path / "rows.csv"
+    names = {"UA": "NA", "AA": "null", "DL": "n/v"}
+    lines = [f"{row['distance']},{names[row['carrier']]},{told}" for row, told in zip(made.rows, made.told, strict=True)]
+    table.write_text("\n".join(["distance,carrier,prediction", *lines]) + "\n")
+    params = watched.workspace / "params.yaml"
+    params.write_text(with_values(params.read_text(), ["sources.flights.missing=[n/v]", "sources.weather.missing=[]"]))
+    params.write_text(with_values(params.read_text(), ["sources.planes.missing=[]"]))
+    said = {one.what for one in Watch(watched.workspace, AFTER).look(table).report.findings if one.name == "carrier"}
+    assert any("19." in what or "20" in what for what in said if "missing" in what), said
+    assert any(what.startswith("words never seen before in 100%") for what in said), said
+
+
+def test_column_that_stands_twice_is_named(watched: Watched, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("distance,carrier,carrier\n" + "1,UA,AA\n" * 1000)
+    with pytest.raises(DataError, match=r"there are several columns \['carrier'\]"):
+        Watch(watched.workspace, AFTER).look(table)
+
+
+def test_long_words_are_told_in_part(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "carrier": "x" * 100_000}))
+    report = look(watched).report
+    assert "carrier" in {one.name for one in report.findings}
+    assert len(report.why) < 200
+
+
 def command(watched: Watched, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "flows.monitor", "--workspace", str(watched.workspace), *flags]
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
@@ -640,3 +697,106 @@ def test_times_are_utc_unless_they_say_otherwise() -> None:
     assert parse_time("2026-03-02", "x") == DAY
     assert parse_time("2026-03-02T02:00+02:00", "x") == DAY
     assert np.isclose(parse_time("2026-03-02T00:00Z", "x").timestamp(), datetime(2026, 3, 2, tzinfo=UTC).timestamp())
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+14:00", "0001-01-01", "9999-12-31T23:59-14:00", "soon", "2026-13-01"])
+def test_time_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(ParamsError, match=r"--start .*expected a time"):
+        parse_time(text, "--start")
+
+
+def test_window_of_parts_of_a_second_and_a_present_yet_to_come_are_refused(watched: Watched) -> None:
+    watched.write(draw(1000, seed=1))
+    with pytest.raises(ParamsError, match="whole second"):
+        find_due.fn(watched.workspace, "2026-03-02T00:00:00.1", "2026-03-02T00:00:00.2", AFTER.isoformat())
+    with pytest.raises(ParamsError, match="yet to come"):
+        find_due.fn(watched.workspace, None, None, "2999-01-01")
+    assert not watched.records()
+    assert find_due.fn(watched.workspace, "", "", AFTER.isoformat()) == [(SPAN, "rows")]  # as an empty field of the form has it
+
+
+def test_named_window_before_the_log_is_not_recorded(watched: Watched) -> None:
+    """On record it would make every window until today due."""
+    watched.write(draw(1000, seed=1))
+    old = Span(datetime(1990, 1, 1, tzinfo=UTC), datetime(1990, 1, 2, tzinfo=UTC))
+    judged = Watch(watched.workspace, AFTER).judge(old, "rows")
+    assert (judged.report.verdict, judged.kept) == ("unknown", False)
+    assert Watch(watched.workspace, AFTER).due() == [(SPAN, "rows")]
+
+
+def test_file_of_a_clock_that_was_wrong_does_not_make_decades_due(watched: Watched) -> None:
+    watched.write(draw(1000, seed=1))
+    watched.write(draw(100, seed=1), datetime(1970, 1, 1, tzinfo=UTC))
+    with pytest.raises(DataError, match=r"windows of 24 hours are due since 1970-01-01 00:00"):
+        Watch(watched.workspace, AFTER).due()
+
+
+@pytest.mark.parametrize("hours", ["1e-9", "0.0001", "0.3333"])
+def test_window_has_whole_seconds_and_a_minute_at_least(watched: Watched, hours: str) -> None:
+    watched.set(f"hours={hours}")
+    with pytest.raises(ParamsError, match="expected a minute at least, of whole seconds"):
+        Watch(watched.workspace, AFTER)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"notes": None}, {"judged": "soon"}, {"judged": "2026-03-03T00:00:00"}, {"hours": {"x": 1}}, {"tally": [1]}, {"tally": {}},
+    ],
+)  # fmt: skip
+def test_record_that_was_edited_is_named(watched: Watched, edit: dict[str, Any]) -> None:
+    watched.write(draw(1000, seed=1))
+    look(watched)
+    [(name, record)] = watched.records().items()
+    path = watched.store / "monitor/flights" / name
+    path.write_text(json.dumps({**record, **edit}))
+    with pytest.raises(ReleaseError, match=f"{name} is no record of a judged window"):
+        Watch(watched.workspace, AFTER).judge(SPAN, "rows")
+
+
+def test_name_that_is_no_window_is_of_somebody_else(watched: Watched) -> None:
+    watched.write(draw(1000, seed=1))
+    look(watched)
+    (watched.store / "monitor/flights/20261399T000000Z-20261499T000000Z.json").write_text("{}")
+    assert list(Watch(watched.workspace, AFTER).known) == [SPAN]
+
+
+def test_window_that_cannot_be_told_does_not_end_the_alert_of_drift(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 2}))
+    watched.write(draw(100, seed=2), DAY + timedelta(days=1))
+    watched.write(draw(5000, seed=3), DAY + timedelta(days=2))
+    troubles = []
+    for day in range(3):
+        judged = Watch(watched.workspace, DAY + timedelta(days=4)).judge(
+            Span(DAY + timedelta(days=day), DAY + timedelta(days=day + 1)), "rows"
+        )
+        alarm(watched.workspace, judged)
+        troubles.append(sorted(one.key for one in open_alerts(watched.workspace)))
+    assert troubles == [["monitor.drift.rows"], ["monitor.drift.rows", "monitor.unknown.rows"], []]
+
+
+@pytest.mark.slow
+def test_log_that_is_not_there_is_unknown_to_command_and_metrics(watched: Watched, environment: dict[str, str]) -> None:
+    watched.set("log=nowhere")
+    done = command(watched, environment, "--exit-code")
+    assert (done.returncode, "nothing can be said: the log nowhere holds no row of flights" in done.stdout) == (7, True), (
+        done.stderr
+    )
+    assert 'tidemill_monitor_unknown{model="flights",look="rows"} 1' in (watched.workspace / "reports/monitor.prom").read_text()
+
+
+@pytest.mark.slow
+def test_table_with_the_times_of_a_window_is_refused(watched: Watched, environment: dict[str, str], tmp_path: Path) -> None:
+    done = command(watched, environment, "--table", str(tmp_path / "rows.csv"), "--start", "2026-03-02", "--end", "2026-03-03")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "a table is looked at whole" in done.stderr
+
+
+def test_workspace_without_room_for_the_page_leaves_none_in_the_store(watched: Watched) -> None:
+    watched.write(draw(1000, seed=1))
+    (watched.workspace / "reports").write_text("a file where the folder was")
+    with pytest.raises(OSError, match="reports"):
+        look(watched)
+    assert not list((watched.store / "monitor").rglob("*.*"))
+    (watched.workspace / "reports").unlink()
+    assert look(watched).new

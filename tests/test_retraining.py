@@ -18,16 +18,19 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.logging import disable_run_logger
 
+from flows.retrain import check_window
 from tasks import retraining
 from tasks.challenge import Side, find_rows, open_side, score_log
 from tasks.claim import claim, leave, tell
 from tasks.cloud.storage import open_storage
+from tasks.core.errors import ParamsError
 from tasks.core.paired import compare
 from tasks.core.retraining import Attempt, Challenge, Retraining, find_obstacle, judge, render
 from tasks.labelled import read_labelled
-from tasks.params import Params, with_values
-from tasks.releases import Channel, Releases
+from tasks.params import Params, TimeSplit, with_values
+from tasks.releases import Channel, ReleaseError, Releases
 from tasks.retraining import Journal, await_word, failing, finish, open_journal, roll_out, trained, write_report
+from tasks.shards import write_parquet
 from tests.conftest import ROOT, free_port
 from tests.serving.stores import make_bundle, network
 from tests.serving.test_bundle import sigmoid
@@ -66,6 +69,7 @@ def attempt(hours_ago: float, outcome: Any = "promoted", **more: Any) -> Attempt
         ([attempt(30), attempt(10)], 0, 2, ""),
         ([attempt(1, None)], 0, 9, "another one goes on since 2026-05-01 11:00 UTC"),
         ([attempt(30, None)], 0, 9, ""),  # whose process is long gone
+        ([attempt(-9000), attempt(-9000, None)], 24, 1, ""),  # by a clock that was a year ahead
     ],
 )
 def test_cool_down_ceiling_and_another_one_hold_a_retraining_back(
@@ -129,7 +133,7 @@ def test_of_workers_that_begin_at_once_one_does(workspace: Path, monkeypatch: py
 DEPLOYED = """
 import sys
 from pathlib import Path
-from flows.retrain import retrain
+from flows.retrain import check_window
 from tasks import server
 server.configure(server.find_server()[0])
 done = retrain(Path(sys.argv[1]), "drift")
@@ -443,3 +447,59 @@ def test_page_tells_everything_and_breaks_at_no_words_of_others(workspace: Path)
     assert "Retrainings before" in render(made, before)
     write_report(workspace, made, before)
     assert json.loads((workspace / "reports/retrain.json").read_text())["why"] == evil
+
+
+def test_truths_that_are_no_class_are_not_compared_on(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One feedback of another hand ends no retraining after hours."""
+    monkeypatch.chdir(tmp_path)
+    params = Params.load(ROOT / "params.yaml")
+    split = TimeSplit(by="time", test_last_days=28, validation_every_days=10)
+    params = params.model_copy(
+        update={
+            "preprocess": params.preprocess.model_copy(update={"split": split}),
+            "retrain": params.retrain.model_copy(update={"rows": 500}),
+        }
+    )
+    assert params.table.time
+    (tmp_path / "data/valid").mkdir(parents=True)
+    times = [(NOW - days * DAY).replace(tzinfo=None) for days in (90, 60, 1)]
+    write_parquet(pa.table({params.table.time: times}), tmp_path / "data/valid/00000.parquet")
+    sides = [open_side(role, bundles["good"]) for role in ("champion", "challenger")]
+    write_log(tmp_path / "log", sides, 600, NOW)
+    [back] = (tmp_path / "log/flights/feedback").rglob("*.parquet")
+    told = pq.read_table(back)
+    strange = ["maybe", None, *told["truth"].to_pylist()[2:]]
+    pq.write_table(told.set_column(told.column_names.index("truth"), "truth", pa.array(strange)), back)
+    found, instead = find_rows(params, sides, "log", None, None)
+    assert found is not None, instead
+    assert len(found.rows) == 598
+    truth, _ = score_log(sides, found.rows)
+    assert set(truth) == {"0", "1"}
+
+
+def test_failure_is_told_where_neither_store_nor_disk_takes_it(workspace: Path, hook: Webhook) -> None:
+    journal = open_journal(workspace, "drift", force=False)
+    (workspace / "releases/monitor/flights/retrainings.json").write_text("{")
+    (workspace / "reports").write_text("a file where the folder was")
+    with pytest.raises(ValueError, match="the disk is full"), failing(journal):
+        raise ValueError("the disk is full")
+    assert [(body["key"], "the disk is full" in body["text"]) for body in hook.bodies] == [("retrain-failed", True)]
+
+
+@pytest.mark.parametrize("began", ["soon", "2026-05-01T12:00:00", 5])
+def test_record_of_retrainings_that_was_edited_is_named(workspace: Path, began: Any) -> None:
+    open_journal(workspace, "drift", force=False)
+    record = workspace / "releases/monitor/flights/retrainings.json"
+    document = json.loads(record.read_text())
+    document["retrainings"][0]["began"] = began
+    record.write_text(json.dumps(document))
+    with pytest.raises(ReleaseError, match=r"retrainings\.json cannot be read"):
+        open_journal(workspace, "drift", force=False)
+
+
+def test_window_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(ParamsError, match="window_start 2026-02-01 is not before window_end 2026-01-01"):
+        check_window("2026-02-01", "2026-01-01")
+    check_window("2026-01-01", None)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -422,6 +423,20 @@ def test_bad_flag_starts_nothing(tmp_path: Path, flags: list[str], words: str) -
     assert len(done.stderr.splitlines()) == 1
     assert "hunter2" not in done.stderr
     assert not left(up)
+
+
+def test_of_two_at_once_one_starts_it_and_the_other_finds_it_up(tmp_path: Path) -> None:
+    make_light(tmp_path / "light")
+    port = free_port()
+    both = Up(tmp_path / "light", environment_of(tmp_path / "home"), port)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda _: both.command("flows.up", "--port", str(port)), range(2)))
+        assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+        assert sorted("up already" in one.stdout for one in done) == [False, True]
+    finally:
+        assert both.command("flows.down").returncode == 0
+    assert not left(both)
 
 
 def test_server_on_postgresql_behind_a_login_and_a_down_that_cancels_what_runs(tmp_path: Path) -> None:

@@ -50,8 +50,14 @@ class Trouble:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Trouble":
-        """TypeError for what `to_json` did not write."""
-        return cls(**document)
+        """TypeError or ValueError for what `to_json` did not write."""
+        found = cls(**document)
+        if found.severity not in SEVERITIES or not isinstance(found.times, int) or not isinstance(found.told, Mapping):
+            raise ValueError(f"severity {found.severity!r}, raised {found.times!r}, told {found.told!r}")
+        for when in (found.since, found.seen, *found.told.values(), *(one for one in (found.claimed, found.over) if one)):
+            if datetime.fromisoformat(when).tzinfo is None:
+                raise ValueError(f"time {when!r} without a zone")
+        return found
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tasks.core.verdict import Finding, Subject
 
 LEAST_EXPECTED = 8  # rows of a cell, in window and reference, below which it is joined to its neighbour
 LEAST_LABELLED = 100  # rows with a truth, for their quality to be judged
+LETTERS = 60  # of a word that are told
 MANY = ("category",)
 CAUSES: tuple[Subject, ...] = ("feature", "truth")  # what came, before what the model makes of it
 
@@ -117,11 +118,11 @@ def _of_column(of: Subject, name: str, cells: Cells, was: Count, now: Count, flo
         top = now.new.most_common(1)
         whole = bool(top) and top[0][1] >= 0.9 * now.strange
         said = (
-            f"new category {top[0][0]!r} in {percent(share)} of the rows"
+            f"new category {_quoted(top[0][0])} in {percent(share)} of the rows"
             if whole
             else f"words never seen before in {percent(share)} of the rows"
         )
-        said += f", such as {top[0][0]!r}" if top and not whole else ""
+        said += f", such as {_quoted(top[0][0])}" if top and not whole else ""
     else:
         said = f"{percent(share)} beyond the range {short(cells.low)} to {short(cells.high)}"
     yield _rate(of, name, "new", said, (now.strange, present), (was.strange, known), floors.new, each, upward=True)
@@ -156,15 +157,19 @@ def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 def join_cells(
     was: NDArray[np.int64], now: NDArray[np.int64], *, ordered: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Both counts with cells joined until each has rows enough by the reference's shares; None when fewer than two are left."""
+    """Both counts with cells joined until each has rows enough, for both to expect some; None when fewer than two are left.
+
+    What they expect is told from the rows of both together: so a value that was rare and is frequent keeps a cell of its own, and,
+    given these sums, the odds by chance are the same.
+    """
     m, n = int(was.sum()), int(now.sum())
     if not m or not n:
         return None
-    least = LEAST_EXPECTED * max(m / n, 1.0)  # rows of the reference
-    order = np.arange(len(was)) if ordered else np.argsort(-was, kind="stable")
+    both, least = was + now, LEAST_EXPECTED * (m + n) / min(m, n)
+    order = np.arange(len(both)) if ordered else np.argsort(-both, kind="stable")
     ends, held = [], 0
     for place, cell in enumerate(order):
-        held += int(was[cell])
+        held += int(both[cell])
         if held >= least:
             ends.append(place + 1)
             held = 0
@@ -194,7 +199,7 @@ def _rate(
     Biometrika 31: two Poisson rates), which for shares that are not small errs towards no finding. Of large shares those that
     lack it are counted.
     """
-    (k, n), (j, m) = now, was
+    (k, n), (j, m) = now, (min(was[0], was[1]), was[1])  # RANGE_ROWS may be more than a column has
     if not n or not m:
         return Test(of, name, kind, what, 0.0, floor, 1.0, 1.0)
     moved = k / n - j / m
@@ -216,10 +221,12 @@ def _binomial(k: int, total: int, share: float, *, above: bool) -> float:
 
 def _moved(cells: Cells, was: Count, now: Count) -> str:
     """How a distribution moved, in words."""
+    if not cells.count:
+        return ""  # no word stood in enough rows to have a cell
     if cells.kind == "category":
         before, here = shares(was.cells), shares(now.cells)
         place = max(range(len(here)), key=lambda i: abs(here[i] - before[i]))
-        return f"{cells.names[place]!r} is {percent(here[place])} of the rows, was {percent(before[place])}"
+        return f"{_quoted(cells.names[place])} is {percent(here[place])} of the rows, was {percent(before[place])}"
     told = "characters: " if cells.kind == "text" else ""
     spread = was.spread()
     moved = (now.mean() - was.mean()) / spread if spread else 0.0
@@ -229,6 +236,11 @@ def _moved(cells: Cells, was: Count, now: Count) -> str:
     if spread and abs(now.spread() / spread - 1) >= 0.05:
         return f"{told}spread {short_figure(now.spread())}, was {short_figure(spread)}"
     return f"{told}another shape about the same mean, {short_figure(now.mean())}"
+
+
+def _quoted(word: str) -> str:
+    """The word, and not too much of it."""
+    return repr(word if len(word) <= LETTERS else f"{word[: LETTERS - 1]}…")
 
 
 def short_figure(value: float) -> str:

@@ -40,7 +40,11 @@ class Attempt:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Attempt":
-        return cls(**document)
+        """TypeError or ValueError for what is none."""
+        found = cls(**document)
+        if datetime.fromisoformat(found.began).tzinfo is None:
+            raise ValueError(f"began {found.began!r} without a zone")
+        return found
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,11 @@ class Retraining:
 
 def find_obstacle(attempts: Sequence[Attempt], now: datetime, cooldown: timedelta, most_a_day: int) -> tuple[str, bool]:
     """Why no retraining may begin now, empty if one may; and whether it is for the ceiling."""
-    counted = [(datetime.fromisoformat(one.began), one) for one in attempts if one.outcome not in FREE]
+    counted = [
+        (began, one)
+        for one in attempts
+        if one.outcome not in FREE and (began := datetime.fromisoformat(one.began)) < now + DAY  # else by a clock that was wrong
+    ]
     running = [began for began, one in counted if one.outcome is None and now - began < RUNNING]
     if running:
         return f"another one goes on since {_minute(max(running))}", False

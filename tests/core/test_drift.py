@@ -15,6 +15,7 @@ from tasks.core.quality import metrics as of_sums
 from tasks.core.reference import Reference, fit_reference, told_columns
 from tasks.core.tally import MOST_NEW, Cells, Count, Tally, Teller, fit_number, fit_words
 from tasks.core.target import Target
+from tasks.core.verdict import Finding
 
 BINARY = Target("binary", "late", (0, 1))
 NONE = Floors(0, 0, 0, 0, 0, 0, 0)
@@ -185,3 +186,41 @@ def test_share_that_is_large_is_tested_as_well_as_a_small_one() -> None:
     tests = drift.test_features({"x": was}, {"x": now}, {"x": Cells("number", (1.0,))}, {"x": USUAL}, 1e-4)
     found = drift.judge(tests, 0.005)
     assert [(one.name, one.what) for one in found] == [("x", "70% missing, was 99%")]
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ({"a": 19_990, "b": 10}, {"a": 500, "b": 500}),  # a value that was rare is frequent
+        ({"a": 12_000, "b": 7990, "c": 10}, {"a": 600, "b": 50, "c": 350}),  # and takes the rows of the one that it was joined to
+    ],
+)
+@pytest.mark.parametrize("kind", ["category", "number"])
+def test_value_that_was_rare_and_is_frequent_is_found(kind: str, was: dict[str, int], now: dict[str, int]) -> None:
+    def column(rows: dict[str, int]) -> np.ndarray | Words:
+        places = np.repeat(np.arange(len(rows)), list(rows.values()))
+        return Words(list(rows), places) if kind == "category" else places.astype(float)
+
+    assert [one.name for one in found_in(column(was), column(now), kind)] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "kind"),
+    [
+        (Words([f"w{i}" for i in range(1000)], np.arange(1000)), Words(["w1", "z"], np.arange(1000) % 2), "category"),  # all rare
+        (Words([None], np.zeros(1000, int)), Words(["a"], np.zeros(1000, int)), "category"),
+        (np.append(np.full(999, np.nan), 1.0), np.append(np.full(998, np.nan), [2.0, 3.0]), "number"),  # of one value
+    ],
+)
+def test_column_with_hardly_a_value_is_judged(was: np.ndarray | Words, now: np.ndarray | Words, kind: str) -> None:
+    was_empty = isinstance(was, Words) and was.distinct == [None]
+    assert [one.what for one in found_in(was, now, kind)] == (["0% missing, was 100%"] if was_empty else [])
+
+
+def found_in(was: np.ndarray | Words, now: np.ndarray | Words, kind: str) -> list[Finding]:
+    """What is found in a column x of now, beside a reference of was."""
+    rows = [len(one.places) if isinstance(one, Words) else len(one) for one in (was, now)]
+    truth = np.arange(rows[0]) % 2
+    own = fit_reference(BINARY, {"x": kind}, {"x": was}, truth, np.full(rows[0], 0.5), {})  # type: ignore[dict-item]
+    window = own.teller().count(rows[1], {"x": now}, {})
+    return drift.judge(drift.look_at(own, own.tally, window, {"x": USUAL}, 0.1, 0.0025), 0.0025)
