@@ -7,7 +7,7 @@ allowed of the whole window, divided by the number of its tests (Bonferroni). Fe
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Test:
 
     of: Subject
     name: str
-    kind: str  # shape, missing, new, truth, or a metric
+    kind: str  # shape, rare, missing, new, truth, or a metric
     what: str
     effect: float
     floor: float
@@ -80,7 +80,7 @@ def test_features(
     floors: Mapping[str, Floors],
     each: float,
 ) -> list[Test]:
-    """Of every column that both have: its values' distribution, rows without a value, and rows with a value never seen before.
+    """Of every column that both have: its values' distribution, rows with a rare value, without one, with one never seen before.
 
     `each` is the odds that one test is allowed, for its bound to be told.
     """
@@ -98,7 +98,8 @@ def test_scores(
     for label, count in window.items():
         what = _moved(cells[label], reference[label], count)
         one = _shape("prediction", label, cells[label], reference[label].cells, count.cells, floor, each, what)
-        found += [one] if one else []
+        other = _grown("prediction", label, cells[label], reference[label], count, floor, each)
+        found += [test for test in (one, other) if test]
     return found
 
 
@@ -110,7 +111,12 @@ def _of_column(of: Subject, name: str, cells: Cells, was: Count, now: Count, flo
     if cells.kind == "date":
         return
     yield from (
-        [one] if (one := _shape(of, name, cells, was.cells, now.cells, floors.shape, each, _moved(cells, was, now))) else []
+        one
+        for one in (
+            _shape(of, name, cells, was.cells, now.cells, floors.shape, each, _moved(cells, was, now)),
+            _grown(of, name, cells, was, now, floors.shape, each),
+        )
+        if one
     )
     present, known = rows - now.missing, before - was.missing
     share = now.strange / max(present, 1)
@@ -157,19 +163,15 @@ def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 def join_cells(
     was: NDArray[np.int64], now: NDArray[np.int64], *, ordered: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Both counts with cells joined until each has rows enough, for both to expect some; None when fewer than two are left.
-
-    What they expect is told from the rows of both together: so a value that was rare and is frequent keeps a cell of its own, and,
-    given these sums, the odds by chance are the same.
-    """
+    """Both counts with cells joined until each has rows enough by the reference's shares; None when fewer than two are left."""
     m, n = int(was.sum()), int(now.sum())
     if not m or not n:
         return None
-    both, least = was + now, LEAST_EXPECTED * (m + n) / min(m, n)
-    order = np.arange(len(both)) if ordered else np.argsort(-both, kind="stable")
+    least = _least(m, n)
+    order = np.arange(len(was)) if ordered else np.argsort(-was, kind="stable")
     ends, held = [], 0
     for place, cell in enumerate(order):
-        held += int(both[cell])
+        held += int(was[cell])
         if held >= least:
             ends.append(place + 1)
             held = 0
@@ -179,6 +181,36 @@ def join_cells(
         return None
     starts = [0, *ends[:-1]]
     return np.add.reduceat(was[order], starts), np.add.reduceat(now[order], starts)
+
+
+def _least(m: int, n: int) -> float:
+    """Rows of a cell in a reference of m, from which on a window of n expects enough in it."""
+    return LEAST_EXPECTED * max(m / n, 1.0)
+
+
+def _grown(of: Subject, name: str, cells: Cells, was: Count, now: Count, floor: float, each: float) -> Test | None:
+    """Rows in cells that are too rare to be compared each, all such together: joined to a large one, what grew there is not seen.
+
+    The effect is the Jensen-Shannon distance that these rows make. None where there is no such cell.
+    """
+    m, n = was.present, now.present
+    if not m or not n or not (rare := np.flatnonzero(was.cells < _least(m, n))).size:
+        return None
+    top = int(rare[now.cells[rare].argmax()])
+    before, here = int(was.cells[rare].sum()), int(now.cells[rare].sum())
+    said = (
+        f"{_quoted(cells.names[top])} is {percent(now.cells[top] / n)} of the rows, was {percent(was.cells[top] / m)}"
+        if cells.kind == "category"
+        else _moved(cells, was, now)
+    )
+    found = _rate(of, name, "rare", said, (here, n), (before, m), floor, each, upward=True)
+
+    def distance(moved: float) -> float:
+        share = np.array([before / m, 1 - before / m])
+        other = np.clip([share[0] + moved, share[1] - moved], 0.0, 1.0)
+        return math.sqrt(divergence(share, other) / math.log(2)) if moved > 0 else 0.0
+
+    return replace(found, effect=distance(found.effect), chance=min(distance(found.chance), 1.0))
 
 
 def _rate(
@@ -331,7 +363,7 @@ def look_at(
     reference: Reference, held: Tally, window: Tally, floors: Mapping[str, Floors], shape: float, alpha: float
 ) -> list[Test]:
     """All tests of a window's columns and answers against those `held`, of the reference or of other windows."""
-    each = alpha / max(3 * len(window.columns) + len(window.scores), 1)
+    each = alpha / max(4 * len(window.columns) + 2 * len(window.scores), 1)
     return [
         *test_features(held.columns, window.columns, reference.cells, floors, each),
         *test_scores(held.scores, window.scores, reference.score_cells, shape, each),

@@ -224,3 +224,18 @@ def found_in(was: np.ndarray | Words, now: np.ndarray | Words, kind: str) -> lis
     own = fit_reference(BINARY, {"x": kind}, {"x": was}, truth, np.full(rows[0], 0.5), {})  # type: ignore[dict-item]
     window = own.teller().count(rows[1], {"x": now}, {})
     return drift.judge(drift.look_at(own, own.tally, window, {"x": USUAL}, 0.1, 0.0025), 0.0025)
+
+
+def test_rows_drawn_from_the_reference_itself_raise_no_more_often_than_promised() -> None:
+    """Of many words that are about as rare: cells joined by what the window has of them would tell chance for change."""
+    chance, tested, rows, alpha, rounds = np.random.default_rng(3), 6000, 1000, 0.01, 300
+    places = chance.integers(0, 500, tested)
+    distinct = [f"w{i}" for i in range(500)]
+    truth = np.arange(tested) % 2
+    column = {"word": Words(distinct, places)}
+    own = fit_reference(BINARY, {"word": "category"}, column, truth, np.full(tested, 0.5), {})
+    raised = 0
+    for _ in range(rounds):
+        window = own.teller().count(rows, {"word": Words(distinct, chance.choice(places, rows))}, {})
+        raised += bool(drift.judge(drift.look_at(own, own.tally, window, {"word": NONE}, 0.0, alpha), alpha))
+    assert raised <= alpha * rounds + 3 * np.sqrt(alpha * rounds)
