@@ -133,7 +133,7 @@ def test_of_workers_that_begin_at_once_one_does(workspace: Path, monkeypatch: py
 DEPLOYED = """
 import sys
 from pathlib import Path
-from flows.retrain import check_window
+from flows.retrain import retrain
 from tasks import server
 server.configure(server.find_server()[0])
 done = retrain(Path(sys.argv[1]), "drift")
