@@ -17,7 +17,7 @@ train: setup  ## data to released model; runs only what changed
 	$(BIN)/python -m flows.train
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint and types
 	$(BIN)/ruff check .

@@ -98,6 +98,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# The files whose tests take longest, each minutes: begun last, one of them would keep one worker long after the other is done.
+LONGEST = (
+    "test_readme.py",
+    "test_kill.py",
+    "test_pipeline.py",
+    "test_up.py",
+    "test_service.py",
+    "test_images.py",
+    "test_privacy.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment with a Prefect home and port of its own; the server that the first run starts there is stopped at the end."""

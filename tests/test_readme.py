@@ -145,6 +145,7 @@ def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[st
     by_service = pq.read_table(clone / "answers.parquet").to_pydict()
     assert "rows scored, answers.parquet" in shell(score_file)
     assert pq.read_table(clone / "answers.parquet").to_pydict() == by_service
+    assert 0 < ask(keep_log)["predictions"][0] < 1
     assert json.loads(answered(keep_log, feedback)) == {"accepted": 1}
     assert len(list((clone / "predictions/flights/feedback").rglob("*.parquet"))) == 1
     key = shell(add_key).strip()
