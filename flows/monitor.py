@@ -58,6 +58,7 @@ def monitor(
     from tasks import monitor as effect  # NumPy and Arrow, which a refusal need not wait for
 
     workspace = begin(workspace)
+    check(start, end, table, now)
     unlock(workspace)
     if table:
         found = [effect.look_at_table(workspace, table, now)]
@@ -71,6 +72,15 @@ def monitor(
     return [judged.report for judged in found]
 
 
+def check(start: str, end: str, table: str, now: str) -> None:
+    """ParamsError for what cannot go together, and for times that are none."""
+    if table and (start or end):
+        raise ParamsError("a table is looked at whole; leave out --start and --end, or --table")
+    for text, flag in ((now, "--now"), (start, "--start"), (end, "--end")):
+        if text:
+            parse_time(text, flag)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Parse the command line, or these words of one, and run the flow; returns the exit code."""
     args = _parser().parse_args(words)
@@ -79,14 +89,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         Params.load(workspace / "params.yaml")
-        if args.table and (args.start or args.end):
-            raise ParamsError("a table is looked at whole; leave out --start and --end, or --table")
-        for text, flag in ((args.now, "--now"), (args.start, "--start"), (args.end, "--end")):
-            if text:
-                parse_time(text, flag)  # before anything is started
+        table = str(args.table.resolve()) if args.table else ""
+        check(args.start, args.end, table, args.now)  # before anything is started
         command.connect(told)
         with claim.terminable():
-            table = str(args.table.resolve()) if args.table else ""
             reports = monitor(workspace, args.start, args.end, table, args.now, args.evidently)
         from tasks.monitor import is_blind  # which the flow has imported by now
 
@@ -94,7 +100,8 @@ def main(words: Sequence[str] | None = None) -> int:
         verdicts = {report.verdict for report in reports}
         code = 0 if not args.exit_code else DRIFT if "drift" in verdicts else UNKNOWN if blind or "unknown" in verdicts else 0
         if args.json:
-            told.outcome("Completed", code, reports=[report.to_json() for report in reports])
+            unknown = {"unknown": blind} if blind else {}
+            told.outcome("Completed", code, reports=[report.to_json() for report in reports], **unknown)
         else:
             show(reports, told.to, blind)
         return code

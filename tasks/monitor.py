@@ -80,7 +80,7 @@ def is_blind(workspace: Path, now: str) -> str:
     """Why there is nothing to look at, as there never was; empty where there is."""
     with telling():
         watch = open_watch(workspace, now)
-        return f"the log {watch.place} holds no row of {watch.model}" if watch.is_blind() else ""
+        return f"the log {watch.values.log} holds no row of {watch.model}" if watch.is_blind() else ""
 
 
 def open_watch(workspace: Path, now: str) -> Watch:

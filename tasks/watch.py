@@ -146,11 +146,6 @@ class Watch:
         first = self._first_hour()
         return first is None or span.end <= first
 
-    @property
-    def place(self) -> str:
-        """Where the log is."""
-        return self.values.log
-
     def is_blind(self) -> bool:
         """Whether there is no log to look at, nor ever was."""
         return not self.known and self._first_hour() is None

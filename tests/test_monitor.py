@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.monitor import check
 from tasks.alert import open_alerts
 from tasks.cloud.storage import open_storage
 from tasks.core.errors import DataError, ParamsError
@@ -783,6 +784,18 @@ def test_log_that_is_not_there_is_unknown_to_command_and_metrics(watched: Watche
         done.stderr
     )
     assert 'tidemill_monitor_unknown{model="flights",look="rows"} 1' in (watched.workspace / "reports/monitor.prom").read_text()
+    told = json.loads(command(watched, environment, "--exit-code", "--json").stdout)
+    assert (told["exit"], told["reports"], told["unknown"]) == (7, [], "the log nowhere holds no row of flights")
+
+
+def test_form_refuses_a_table_with_the_times_of_a_window_and_times_that_are_none() -> None:
+    for words, said in (
+        (("2026-03-02", "", "rows.csv", ""), "a table is looked at whole"),
+        (("", "noon", "", ""), "--end 'noon'"),
+        (("", "", "", "soon"), "--now 'soon'"),
+    ):
+        with pytest.raises(ParamsError, match=said):
+            check(*words)
 
 
 @pytest.mark.slow
