@@ -91,6 +91,14 @@ class Up:
         found = self.ask("POST", "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
         return {one["key"]: one for one in found}
 
+    def artifact(self, run: str, key: str, seconds: float = 30) -> dict[str, Any]:
+        """What the run's hook leaves, which runs once its state is known."""
+        deadline = time.monotonic() + seconds
+        while key not in (found := self.artifacts(run)):
+            assert time.monotonic() < deadline, sorted(found)
+            time.sleep(0.2)
+        return dict(found[key])
+
     def state(self) -> dict[str, Any]:
         return dict(json.loads((self.path / ".cache/up/state.json").read_text()))
 
@@ -235,7 +243,7 @@ def test_failed_run_tells_first_what_where_since_when_and_what_to_do(up: Up) -> 
     found = up.wait(run)
     assert found["state"]["type"] == "FAILED"
     assert "column 'late' holds 'x' in 3 rows; expected 0 or 1" in found["state"]["message"]
-    told = up.artifacts(run)["failure"]["data"]
+    told = up.artifact(run, "failure")["data"]
     for words in (
         "column 'late' holds 'x'",
         "**where**: stage train",
