@@ -319,7 +319,7 @@ def test_store_that_is_gone_is_no_reason_to_stop(store: Path, bundles: dict[str,
 
 def test_canary_that_keeps_its_rule_is_promoted(store: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     old, new, log = version(bundles["old"]), version(bundles["new"]), tmp_path / "log"
-    rule = {"requests": 100, "minutes": 0, "errors": 0.01, "latency": 5, "shift": 0.9}
+    rule = {"requests": 100, "minutes": 0, "errors": 0.01, "latency": 1000, "shift": 0.9}
     with serving(log, "--store", str(store)) as (port, _):
         open_trial(store, "canary", bundles["new"], share=0.5, rule=rule)
         until(lambda: "canary" in channels(port), log)
