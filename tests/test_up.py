@@ -238,6 +238,18 @@ def test_form_in_the_browser_starts_a_run_to_its_end_with_artifacts(up: Up, brow
         json.loads(record.read_text())  # no pickles
 
 
+def test_schedule_of_every_minute_fires(up: Up) -> None:
+    publish = up.deployment("publish/publish")
+    mine = {"deployments": {"id": {"any_": [publish["id"]]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    deadline = time.monotonic() + 150
+    while not (fired := up.ask("POST", "flow_runs/filter", mine)):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert all(run["auto_scheduled"] for run in fired)
+    for schedule in publish["schedules"]:
+        up.ask("DELETE", f"deployments/{publish['id']}/schedules/{schedule['id']}")
+
+
 def test_failed_run_tells_first_what_where_since_when_and_what_to_do(up: Up) -> None:
     run = up.start("train/train", epochs=BAD)
     found = up.wait(run)
@@ -279,18 +291,6 @@ def test_run_by_hand_tells_its_outcome_as_json_and_its_failure_in_words(up: Up) 
     ended = [line["stage"] for line in said if line["event"] in ("cached", "restored", "completed") and line["stage"]]
     assert ended == ["ingest", "validate", "preprocess", "tune", "train", *ended[5:-1], "publish"]
     assert next(line for line in said if line["stage"] == "publish" and line["event"] != "begins")["release"] == production(up.path)
-
-
-def test_schedule_of_every_minute_fires(up: Up) -> None:
-    publish = up.deployment("publish/publish")
-    mine = {"deployments": {"id": {"any_": [publish["id"]]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    deadline = time.monotonic() + 150
-    while not (fired := up.ask("POST", "flow_runs/filter", mine)):
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    assert all(run["auto_scheduled"] for run in fired)
-    for schedule in publish["schedules"]:
-        up.ask("DELETE", f"deployments/{publish['id']}/schedules/{schedule['id']}")
 
 
 def test_of_missed_runs_the_last_one_alone_is_made_up_for(up: Up) -> None:
