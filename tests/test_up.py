@@ -308,13 +308,13 @@ def test_of_missed_runs_the_last_one_alone_is_made_up_for(up: Up) -> None:
         return [run for run in up.ask("POST", "flow_runs/filter", mine) if run["expected_start_time"] < now]
 
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # what the server's quick look misses waits for the one of each minute
         while len(due()) < 5:
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, due()
             time.sleep(0.5)
         up.ask("PATCH", f"deployments/{publish['id']}/schedules/{made[0]['id']}", {"active": False})
         code = "from datetime import timedelta; from tasks import deployed; print(deployed.drop_missed('tidemill', timedelta(0)))"
-        dropped = subprocess.run([sys.executable, "-c", code], env=up.environment, capture_output=True, text=True, timeout=60)
+        dropped = subprocess.run([sys.executable, "-c", code], env=up.environment, capture_output=True, text=True, timeout=180)
     finally:
         up.ask("DELETE", f"deployments/{publish['id']}/schedules/{made[0]['id']}")
         up.ask("PATCH", queue, {"is_paused": False})
