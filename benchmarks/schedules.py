@@ -22,11 +22,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.quality import make_workspace
-from benchmarks.year import FIRST, FLIGHTS, PROMOTED, TRIED, WEEK, read_year
+from benchmarks.quality import ROOT
+from benchmarks.year import FIRST, FLIGHTS, PROMOTED, TRIED, WEEK, WEEKS, is_month_over, read_year
 from tasks.params import Params
 
-WEEKS = 38
 HELD_BACK = timedelta(days=7)  # the test part, as in `benchmarks.year`
 RARE = 200  # rows; words with fewer are one
 MODEL: dict[str, Any] = {
@@ -44,8 +43,7 @@ PAUSES = ((4, 1), (4, 2), (4, 4), (5, 1), (5, 2), (6, 1), (6, 2), (6, 4), (8, 2)
 class Models:
     """The model of each week beside the rows of each week."""
 
-    def __init__(self, table: pd.DataFrame, workspace: Path) -> None:
-        params = Params.load(workspace / "params.yaml")
+    def __init__(self, table: pd.DataFrame, params: Params) -> None:
         self.floor = params.monitor.floor.calibration
         self.truth = table["late"].to_numpy(np.float64)
         features = pd.DataFrame({name: table[name].astype(float) for name in params.table.numbers})
@@ -130,7 +128,7 @@ def lines(models: Models) -> Iterator[tuple[str, ...]]:
         found = calendar(models, every)
         some = f"{min(found):.4f} to {max(found):.4f}" if every > 1 else ""
         yield f"every {every} weeks" if every > 1 else "every week", str((WEEKS - 1) // every), "", f"{np.mean(found):.4f}", some
-    months = [week for week in range(1, WEEKS) if (FIRST + (week - 1) * WEEK).month != (FIRST + week * WEEK).month]
+    months = [week for week in range(1, WEEKS) if is_month_over(FIRST + week * WEEK)]
     yield "as each month ends", str(len(months)), "", f"{mean_loss(models, months):.4f}", "as in benchmarks.year"
     for pauses in PAUSES:
         weeks, dropped = rule(models, *pauses)
@@ -143,11 +141,10 @@ def lines(models: Models) -> Iterator[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Needs what the development environment has, and about five minutes on two cores."""
+    """Needs what the development environment has, and some ten minutes on two cores."""
     argparse.ArgumentParser(prog="python -m benchmarks.schedules", description=__doc__).parse_args()
     with TemporaryDirectory() as folder:
-        table = read_year(Path(folder) / "table")
-        models = Models(table, make_workspace(FLIGHTS, FLIGHTS.seeds[0], Path(folder) / "params"))
+        models = Models(read_year(Path(folder)), Params.load(ROOT / "params.yaml"))
     shown = Table(box=None, header_style="dim")
     for name in ("retrained", "times", "dropped", "log loss", ""):
         shown.add_column(name, justify="left" if name in ("retrained", "") else "right")

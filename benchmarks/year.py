@@ -40,7 +40,7 @@ from tasks.params import Params, with_values
 from tasks.shards import read_parquet, shard_paths
 
 FIRST = datetime(2013, 4, 4, tzinfo=UTC)  # a Thursday, with which the monitor's weeks begin: 1 January 1970 was one
-WEEK = timedelta(days=7)
+WEEK, WEEKS = timedelta(days=7), 38
 PROMOTED, TRIED = 6 * WEEK, 2 * WEEK  # that pass at least from the last promotion, and from the last try, to the next
 POLICIES = ("never", "monthly", "rule")
 FLIGHTS = Case("flights", None, "late", (2013,))
@@ -96,7 +96,7 @@ def main() -> None:
     """Needs what the development environment has, and about two hours on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.year", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".cache/year"), help="where all of it is made and stays (.cache/year)")
-    parser.add_argument("--weeks", type=int, default=38, help="from 4 April on (38)")
+    parser.add_argument("--weeks", type=int, default=WEEKS, help=f"from 4 April on ({WEEKS})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in the params.yaml of all copies")
     parser.add_argument("--figure", type=Path, help="where the figure goes (year.png in the folder)")
     args = parser.parse_args()
@@ -175,16 +175,21 @@ def of_week(table: pd.DataFrame, begin: datetime) -> pd.DataFrame:
     return table[(table["time"] >= start) & (table["time"] < end)].reset_index(drop=True)
 
 
+def is_month_over(now: datetime) -> bool:
+    """Whether a month ended in the week before."""
+    return (now - WEEK).month != now.month
+
+
 def act(courses: list[Course], now: datetime) -> None:
     """Each copy is trained anew, if its policy says so at this time."""
     _, monthly, rule = courses
-    if (now - WEEK).month != now.month:
+    if is_month_over(now):
         done = run([sys.executable, "-m", "flows.train"], monthly.workspace, fine=(0, DROPPED))
         monthly.trained += [now] if done.returncode == 0 else []
     at = now + timedelta(minutes=30)
     said = run([sys.executable, "-m", "flows.monitor", "--now", at.isoformat(), "--exit-code"], rule.workspace, fine=(0, DRIFT, 7))
-    rested = all(now - one >= pause for past, pause in ((rule.trained, PROMOTED), (rule.tried, TRIED)) for one in past[-1:])
-    if said.returncode == DRIFT and rested:
+    rests = any(past and now - past[-1] < pause for past, pause in ((rule.trained, PROMOTED), (rule.tried, TRIED)))
+    if said.returncode == DRIFT and not rests:
         rule.tried.append(now)
         words = ["--why", f"drift at {now:%d %B}", "--json"]
         done = run([sys.executable, "-m", "flows.retrain", *words], rule.workspace, fine=(0, DROPPED))

@@ -95,7 +95,7 @@ def test_readme_has_the_commands_that_are_tested() -> None:
     ]
 
 
-@pytest.mark.timeout(2400)  # a dozen trainings, 5 minutes on an idle machine
+@pytest.mark.timeout(2400)  # several whole runs: 9 minutes alone, over 15 where the machine is shared
 def test_readme_commands_work_on_a_fresh_clone(clone: Path, environment: dict[str, str]) -> None:
     fresh = {key: value for key, value in environment.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
 

@@ -182,7 +182,7 @@ def test_all_is_up_on_loopback_alone_and_a_second_up_says_so(up: Up) -> None:
     limited = {one["name"] for one in up.ask("POST", "deployments/filter", {}) if one["global_concurrency_limit"]}
     assert limited == names - {"failed"}
     plans = [plan for one in up.ask("POST", "deployments/filter", {}) for plan in one["schedules"]]
-    assert {plan["slug"]: plan["active"] for plan in plans} == {"weekly": False, "hourly": False, "monthly": False}
+    assert {plan["slug"]: plan["active"] for plan in plans} == {"weekly": False, "hourly": False}
 
 
 def test_schedule_of_every_minute_is_taken(up: Up) -> None:
