@@ -12,10 +12,12 @@ import sys
 import zipfile
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -234,6 +236,19 @@ def states(lines: str) -> dict[str, str]:
         ):
             found[stage] = rest.split(" ")[0]
     return found
+
+
+def running(module: str, under: int | None = None) -> list[psutil.Process]:
+    """The processes under that one, or under this, that run the module, in the order of their start; none that has ended.
+
+    A test's process can have children of others: what a service left behind when it was stopped.
+    """
+    found = []
+    for process in psutil.Process(under).children(recursive=True):
+        with suppress(psutil.Error):
+            if module in process.cmdline():
+                found.append(process)
+    return sorted(found, key=lambda process: process.create_time())
 
 
 def apart(work: Coroutine[Any, Any, Result]) -> Result:

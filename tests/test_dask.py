@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import running
 from tests.test_tune import Place, features, searched  # noqa: F401  the fixtures
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def trials_under(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes of trials that a worker has started."""
-    return [one for one in psutil.Process(process.pid).children(recursive=True) if "tasks.trial" in " ".join(one.cmdline())]
+    return running("tasks.trial", process.pid)
 
 
 def test_search_on_a_cluster_is_the_one_on_this_machine_though_a_worker_is_killed(

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ from tasks.params import Params, with_values
 from tasks.teacher import load_members
 from tasks.trial import choose_rows, run_trial
 from tasks.workers import Work, Workers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, running
 
 SETTINGS = [
     "network.members=2",
@@ -269,7 +268,7 @@ def test_search_killed_at_random_moments_loses_and_doubles_no_trial(
                 next((line for line in run.stdout if re.match(r"trial \d of 4: ", line)), None)
             time.sleep(chance.uniform(0, 6))
             if run.poll() is None:
-                workers += psutil.Process(run.pid).children()
+                workers += running("tasks.trial", run.pid)
             run.kill()
         journals = list(place.path.glob(".cache/tune/*/trials.jsonl"))
         lines = journals[0].read_text().splitlines() if journals else []
@@ -295,28 +294,29 @@ def test_trial_whose_process_is_killed_is_tried_once_more_and_then_failed(featur
         assert undisturbed.state == "finished"
         for kills in (1, 2):
             future = workers.submit(Asked(1, DEFAULT))
-            for _ in range(kills):
-                victim = psutil.Process(os.getpid()).children()[0]
-                victim.send_signal(signal.SIGKILL)
-                time.sleep(
-                    1
-                )  # the next one is up, and imports for some seconds; to wait for the victim would take its exit code away
+            killed: list[psutil.Process] = []
+            while len(killed) < kills:  # to wait for a victim would take its exit code away
+                for victim in set(running("tasks.trial")) - set(killed):
+                    victim.kill()
+                    killed.append(victim)
+                time.sleep(0.05)
             outcome, _ = future.result(120)
             if kills == 1:
                 assert outcome == undisturbed
         assert outcome.state == "failed"
         assert outcome.reason.startswith("its process was killed 2 times by SIGKILL; if the system did so for its memory, lower")
         assert workers.submit(Asked(3, DEFAULT)).result(120)[0] == undisturbed
-    assert [one for one in psutil.Process(os.getpid()).children() if "tasks." in " ".join(one.cmdline())] == []
+    assert not running("tasks.trial")
 
 
 @pytest.mark.slow
 def test_process_is_replaced_before_it_has_grown_too_large(features: Path) -> None:
     with Workers(1, work(features), renewed=1) as workers:
-        first = psutil.Process(os.getpid()).children()
+        (first,) = running("tasks.trial")
         one, two = (workers.submit(Asked(number, DEFAULT)).result(120)[0] for number in (1, 2))
         assert one == two
-        assert not first[0].is_running()
+        assert not first.is_running()
+        assert len(running("tasks.trial")) == 1
 
 
 @pytest.mark.slow

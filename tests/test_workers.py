@@ -25,6 +25,7 @@ from tasks.features import ArrayWriter
 from tasks.fit import Fitted, Job
 from tasks.params import Compute
 from tasks.supervise import fit_network
+from tests.conftest import running
 
 pytestmark = pytest.mark.slow
 
@@ -66,12 +67,6 @@ def assert_same(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def workers() -> list[psutil.Process]:
-    """This process' workers, in the order of their start."""
-    found = [child for child in psutil.Process().children() if "tasks.worker" in child.cmdline()]
-    return sorted(found, key=lambda child: child.create_time())
-
-
 def meanwhile(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -92,7 +87,7 @@ def test_two_workers_come_to_the_weights_of_one_process(features: Path, tmp_path
     losses = [[(epoch.train_loss, epoch.validation_loss) for epoch in fitted.epochs] for fitted in (alone, together)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert alone.epochs[-1].validation_loss < alone.epochs[0].validation_loss
-    assert not workers()
+    assert not running("tasks.worker")
 
 
 def test_machines_that_supervise_a_worker_each_come_to_the_same_weights(features: Path, tmp_path: Path) -> None:
@@ -105,7 +100,7 @@ def test_machines_that_supervise_a_worker_each_come_to_the_same_weights(features
         one, other = machines.map(fit, range(2))
     assert_same(one.weights, other.weights)
     assert len(one.epochs) == len(other.epochs) == 3
-    assert not workers()
+    assert not running("tasks.worker")
 
 
 def test_killed_worker_costs_no_bit_of_the_weights(features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +114,7 @@ def test_killed_worker_costs_no_bit_of_the_weights(features: Path, tmp_path: Pat
         def strike(folder: Path = folder, chosen: int = chosen, delay: float = delay) -> None:
             wait_for((folder / "checkpoint.npz").exists)
             time.sleep(delay)
-            workers()[chosen].kill()
+            running("tasks.worker")[chosen].kill()
 
         thread = meanwhile(strike)
         disturbed = fit_network(asked, folder, PAIR, restarts=2)
@@ -136,7 +131,7 @@ def test_stopped_worker_is_noticed_within_a_minute(features: Path, tmp_path: Pat
     def strike() -> None:
         wait_for((tmp_path / "checkpoint.npz").exists)
         stopped.append(time.time())
-        workers()[1].send_signal(signal.SIGSTOP)
+        running("tasks.worker")[1].send_signal(signal.SIGSTOP)
 
     thread = meanwhile(strike)
     fit_network(job(features, epochs=60), tmp_path, PAIR, restarts=1)
@@ -154,13 +149,13 @@ def test_worker_that_always_dies_ends_in_one_error(
     with pytest.raises(TidemillError, match=r"train: worker \d ended with exit code 1, after 1 restarts \(compute.restarts\)"):
         fit_network(job(features), tmp_path, PAIR, restarts=1)
     assert "restart 1 of 1" in caplog.text
-    assert not workers()
+    assert not running("tasks.worker")
 
 
 def test_error_that_a_worker_tells_is_the_run_s_error_at_once(features: Path, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"the loss became \S+ in epoch \d; lower the learning rate"):
         fit_network(job(features, learning_rate=1e20), tmp_path, PAIR, restarts=3)
-    assert not workers()
+    assert not running("tasks.worker")
 
 
 def test_workers_die_with_their_supervisor(features: Path, tmp_path: Path) -> None:
@@ -171,7 +166,7 @@ def test_workers_die_with_their_supervisor(features: Path, tmp_path: Path) -> No
         finally:
             os._exit(1)
     wait_for((tmp_path / "checkpoint.npz").exists)
-    children = psutil.Process(pid).children()
+    children = running("tasks.worker", pid)
     assert len(children) == 2
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -23,7 +23,7 @@ from serving.check import CheckError, check
 from tasks.cloud.storage import open_storage
 from tasks.releases import Channel, Releases
 from tasks.sign import sign
-from tests.conftest import ROOT, apart, free_port
+from tests.conftest import ROOT, apart, free_port, running
 from tests.core.test_signature import KEY, PUBLIC, new_key
 from tests.serving.stores import ROWS, make_bundle, network, promote, seal
 from tests.serving.test_bundle import sigmoid
@@ -217,7 +217,7 @@ def test_bad_bundle_is_refused_and_the_old_one_serves_on(
 def test_bundle_that_kills_its_process_is_refused(bundles: dict[str, Path]) -> None:
     async def killed() -> None:
         trial = asyncio.create_task(check(bundles["old"]))
-        while not (found := [one for one in psutil.Process().children() if "serving.check" in one.cmdline()]):
+        while not (found := running("serving.check")):
             await asyncio.sleep(0.001)
         found[0].kill()
         await trial
