@@ -110,7 +110,7 @@ def _check(document: Mapping[str, Any]) -> None:
     """ValueError, TypeError, KeyError or AttributeError unless the document has all that a record has."""
     if (verdict := report_of(document).verdict) not in get_args(Verdict):
         raise ValueError(f"verdict {verdict!r}")
-    for time in (document["judged"], *document["hours"]):
+    for time in (document["judged"], document.get("truths", document["judged"]), *document["hours"]):
         if datetime.fromisoformat(time).tzinfo is None:
             raise ValueError(f"time {time!r} without a zone")
     tuple(document["notes"])

@@ -59,7 +59,7 @@ def judge_window(workspace: Path, span: Span, look: Look, now: str) -> Judged:
         watch = open_watch(workspace, now)
         judged = watch.judge(span, look)
         if judged.kept and not watch.ledger.is_told(span, look):
-            tell(workspace, judged)
+            tell(workspace, judged, past=watch.is_past(span, look))
             watch.ledger.tell(span, look)
     say(judged)
     return judged
@@ -90,8 +90,11 @@ def open_watch(workspace: Path, now: str) -> Watch:
     return Watch(workspace, when)
 
 
-def tell(workspace: Path, judged: Judged) -> None:
-    """The look is an event on Prefect's server, whose id is the look's own, and an alert where somebody should act."""
+def tell(workspace: Path, judged: Judged, *, past: bool) -> None:
+    """The look is an event on Prefect's server, whose id is the look's own, and an alert where somebody should act.
+
+    Of a window that is past, as a later one was looked at so, no alert begins or ends: these are of the present.
+    """
     report = judged.report
     if judged.look == "late":
         return
@@ -102,7 +105,8 @@ def tell(workspace: Path, judged: Judged) -> None:
         payload=payload,
         id=uuid5(NAMESPACE_URL, f"{report.model} {judged.span} {judged.look} {report.report}"),
     )
-    alarm(workspace, judged)
+    if not past:
+        alarm(workspace, judged)
 
 
 def alarm(workspace: Path, judged: Judged) -> None:

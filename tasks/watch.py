@@ -85,6 +85,11 @@ class Watch:
         self.missing: dict[str, str] = {}  # by version why there is no reference
         self.references: dict[str, Reference | None] = {}
 
+    @property
+    def settled(self) -> datetime:
+        """What came until then the service has written: a truth is taken by one look, however late its file."""
+        return (self.now - timedelta(minutes=self.values.grace_minutes)).replace(microsecond=0)  # as a record has it too
+
     @cached_property
     def log(self) -> Storage:
         place = self.values.log
@@ -110,7 +115,7 @@ class Watch:
         found: list[tuple[Span, Look]] = []
         if begin is not None:
             start = EPOCH + wide * math.floor((begin - EPOCH) / wide)
-            while start + wide + timedelta(minutes=self.values.grace_minutes) <= self.now:
+            while start + wide <= self.settled:
                 span = Span(start, start + wide)
                 before = bisect_left(starts, span.end)
                 if not before or ends[before - 1] <= span.start:
@@ -137,7 +142,11 @@ class Watch:
 
     def is_ripe(self, span: Span, times: int = 1) -> bool:
         """Whether truths had so many times their time to come."""
-        return span.end + times * timedelta(hours=self.values.truth_hours) <= self.now
+        return span.end + times * timedelta(hours=self.values.truth_hours) <= self.settled
+
+    def is_past(self, span: Span, look: Look) -> bool:
+        """Whether a later window was looked at so, which says more of the present."""
+        return any(one.start >= span.end and look in marks.judged for one, marks in self.known.items())
 
     def _before_all(self, span: Span) -> bool:
         """Whether the window is over before log and record begin: on record it would make all until then due."""
@@ -198,6 +207,7 @@ class Watch:
             "reasons": verdict.reasons,
             "notes": window.notes,
             "judged": _iso(self.now),
+            "truths": _iso(self.settled),
             "hours": dict(window.hours),
             "tally": window.tally.to_json() if window.tally and look == "rows" else None,
         }
@@ -295,11 +305,11 @@ class Watch:
         return self._decide(window, tests, reasons, held)
 
     def _truth(self, span: Span) -> Window:
-        """The window's answers, with the truths that came until now, and ids that no row has."""
+        """The window's answers, with the truths that came until the grace, and ids that no row has."""
         aside = Window(*span)
         back = timedelta(hours=self.values.truth_hours)
         expected = self._expected(span)
-        truths = read_truths(self.log, self.model, expected.target, span.start, self.now, aside) if expected else None
+        truths = read_truths(self.log, self.model, expected.target, span.start, self.settled, aside) if expected else None
         window = self._answered(span, expected, truths)
         window.reasons, window.tally = (
             aside.reasons,
@@ -349,14 +359,14 @@ class Watch:
         """Truths that came after the window's quality was judged are counted, and change nothing."""
         before = self.ledger.read(span, "truth")
         assert before is not None
-        judged = datetime.fromisoformat(before["judged"])
+        taken = datetime.fromisoformat(before.get("truths", before["judged"]))  # which records of older versions do not say
         window, expected, late = Window(*span), self._expected(span), 0
         if expected:
-            truths = read_truths(self.log, self.model, expected.target, judged, self.now, window)
+            truths = read_truths(self.log, self.model, expected.target, taken, self.settled, window)
             self._answered(span, expected, truths)
             late = int(truths.matched.sum())
         report = report_of(before)
-        why = f"{late:,} truths of {span} came after its quality was judged on {before['judged'][:10]} and do not count"
+        why = f"{late:,} truths of {span} came too late for its quality, judged on {before['judged'][:10]}, and do not count"
         report = replace(report, verdict="none", why=why, findings=(), labelled=late)
         notes = [why] if late else []
         new = self.ledger.record(

@@ -307,6 +307,23 @@ def test_late_truths_are_counted_and_judge_nothing_again(watched: Watched) -> No
     assert look(watched, "truth").report == first
 
 
+def test_truths_that_the_service_still_held_when_quality_was_judged_are_counted_late(watched: Watched) -> None:
+    """Received before, written after: monitor.grace_minutes is the time for it."""
+    watched.write(draw(5000, seed=1), truth=0.4)
+    assert look(watched, "truth").report.labelled == 2000
+    watched.write(draw(5000, seed=1), truth=0.6, received=RIPE - timedelta(minutes=5))
+    late = look(watched, "late", RIPE + timedelta(days=10))
+    assert late.report.labelled == 3000
+    assert "3,000 truths" in late.notes[0]
+
+
+def test_truth_has_the_grace_too_before_quality_is_judged(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1), truth=0.4)
+    ripe = SPAN.end + timedelta(days=7)
+    assert not Watch(watched.workspace, ripe + timedelta(minutes=14)).is_ripe(SPAN)
+    assert Watch(watched.workspace, ripe + timedelta(minutes=15)).is_ripe(SPAN)
+
+
 def test_log_of_another_shape_and_corrupt_feedback_are_named(watched: Watched) -> None:
     watched.write(draw(5000, seed=1), truth=0.5)
     watched.file("date=2026-03-02/hour=05/alien.parquet", b"no parquet at all")
@@ -741,7 +758,8 @@ def test_window_has_whole_seconds_and_a_minute_at_least(watched: Watched, hours:
 @pytest.mark.parametrize(
     "edit",
     [
-        {"notes": None}, {"judged": "soon"}, {"judged": "2026-03-03T00:00:00"}, {"hours": {"x": 1}}, {"tally": [1]}, {"tally": {}},
+        {"notes": None}, {"judged": "soon"}, {"judged": "2026-03-03T00:00:00"}, {"truths": "2026-03-03T00:00:00"},
+        {"hours": {"x": 1}}, {"tally": [1]}, {"tally": {}},
     ],
 )  # fmt: skip
 def test_record_that_was_edited_is_named(watched: Watched, edit: dict[str, Any]) -> None:
@@ -773,6 +791,19 @@ def test_window_that_cannot_be_told_does_not_end_the_alert_of_drift(watched: Wat
         alarm(watched.workspace, judged)
         troubles.append(sorted(one.key for one in open_alerts(watched.workspace)))
     assert troubles == [["monitor.drift.rows"], ["monitor.drift.rows", "monitor.unknown.rows"], []]
+
+
+@pytest.mark.slow
+def test_look_at_a_window_of_the_past_does_not_end_the_alert_of_the_present(watched: Watched, environment: dict[str, str]) -> None:
+    watched.write(draw(5000, seed=1))
+    watched.write(draw(5000, seed=2, change=lambda row, _: {**row, "distance": row["distance"] + 2}), DAY + timedelta(days=1))
+    now = ("--now", (DAY + timedelta(days=2, hours=1)).isoformat(), "--exit-code")
+    for first, code in ((1, 6), (0, 0)):
+        days = [(DAY + timedelta(days=first + more)).isoformat() for more in (0, 1)]
+        done = command(watched, environment, "--start", days[0], "--end", days[1], *now)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert [one.key for one in open_alerts(watched.workspace)] == ["monitor.drift.rows"]
+    assert len(watched.records()) == 2
 
 
 @pytest.mark.slow
