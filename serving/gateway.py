@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
+from serving.log import PredictionLog
+
 # Of one connection, which API Gateway holds and not the function.
 HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 TEXTS = ("text/", "application/json", "application/problem+json")
@@ -21,16 +23,22 @@ TEXTS = ("text/", "application/json", "application/problem+json")
 class Function:
     """An application on an event loop that is kept between invocations."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: Starlette, log: PredictionLog | None) -> None:
         """Everything that the application does when it starts was done."""
-        self.app, self.loop, self.stack = app, asyncio.new_event_loop(), AsyncExitStack()
+        self.app, self.log, self.loop, self.stack = app, log, asyncio.new_event_loop(), AsyncExitStack()
         self.loop.run_until_complete(self.stack.enter_async_context(app.router.lifespan_context(app)))
 
     def __call__(self, event: dict[str, Any], context: object) -> dict[str, Any]:
-        """The application's answer to the event, in the form of payload 2.0; ValueError for an event of another form."""
+        """The application's answer to the event, in the form of payload 2.0; ValueError for an event of another form.
+
+        Its rows are in the prediction log by then, if one is kept: nothing runs between invocations, and no signal tells the end.
+        """
         request, client = to_request(event), (event["requestContext"]["http"].get("sourceIp", ""), 0)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=client)
-        return self.loop.run_until_complete(self._answer(transport, request))
+        answer = self.loop.run_until_complete(self._answer(transport, request))
+        if self.log is not None:
+            self.log.write_out()
+        return answer
 
     async def _answer(self, transport: httpx.ASGITransport, request: httpx.Request) -> dict[str, Any]:
         response = await transport.handle_async_request(request)

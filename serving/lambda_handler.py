@@ -17,4 +17,4 @@ try:
     service = open_service(parse(["--host", "0.0.0.0", *shlex.split(os.environ.get("TIDEMILL_FLAGS", ""))]), Metrics())
 except StartError as error:
     sys.exit(f"error: {error}")
-handler = Function(service.app)
+handler = Function(service.app, service.log)

@@ -79,7 +79,8 @@ class PredictionLog:
         self.added = self.taken = self.done = self.written = self.lost = self.files = 0  # each changed by one thread alone
         self.pending: dict[tuple[str, str, int], Pending] = {}
         self.complained = False
-        self.stopping = threading.Event()
+        self.waiting: deque[threading.Event] = deque()  # of those who wait until all is written
+        self.stopping, self.wake = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self.thread.start()
 
@@ -117,9 +118,19 @@ class PredictionLog:
         self.added += len(truths)
         self.fresh.extend(truths)
 
+    def write_out(self) -> None:
+        """All that was added is written, unless the place does not take it now: of use where the process may be frozen after."""
+        if self.added == self.done:
+            return
+        written = threading.Event()
+        self.waiting.append(written)
+        self.wake.set()
+        written.wait(STOP_SECONDS)
+
     def stop(self) -> str:
         """All that can be written is written; returns what became of all rows, in words."""
         self.stopping.set()
+        self.wake.set()
         self.thread.join(STOP_SECONDS)
         if unwritten := self.added - self.done:
             self.dropped.labels("unwritten").inc(unwritten)
@@ -131,11 +142,16 @@ class PredictionLog:
     def _run(self) -> None:
         last = False
         while not last:
-            last = self.stopping.wait(TICK_SECONDS)
-            if self.fresh and (last or self.added - self.taken >= self.piece or time.time() - self.fresh[0].time >= self.patience):
+            self.wake.wait(TICK_SECONDS)
+            self.wake.clear()
+            last, waiting = self.stopping.is_set(), [self.waiting.popleft() for _ in range(len(self.waiting))]
+            now = last or bool(waiting)
+            if self.fresh and (now or self.added - self.taken >= self.piece or time.time() - self.fresh[0].time >= self.patience):
                 self._take()
-            for key in [key for key in self.pending if last or self._is_due(key)]:
+            for key in [key for key in self.pending if now or self._is_due(key)]:
                 self._write(key)
+            for one in waiting:
+                one.set()
 
     def _take(self) -> None:
         """What came until now stands in columns, by the file that it belongs to."""

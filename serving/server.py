@@ -100,12 +100,13 @@ def load_models(args: argparse.Namespace, metrics: Metrics) -> tuple[Models, lis
 
 @dataclass(frozen=True)
 class Service:
-    """What one process serves, and the two ways to it."""
+    """What one process serves, the two ways to it, and where it is logged."""
 
     models: Models
     traffic: Traffic
     app: Starlette
     direct: Direct
+    log: PredictionLog | None
 
 
 def open_service(args: argparse.Namespace, metrics: Metrics) -> Service:
@@ -124,7 +125,7 @@ def open_service(args: argparse.Namespace, metrics: Metrics) -> Service:
         max_batch_body=args.max_batch_body,
         log=log,
     )
-    return Service(models, traffic, app, Direct(models, traffic, doors, args.max_body, log))
+    return Service(models, traffic, app, Direct(models, traffic, doors, args.max_body, log), log)
 
 
 def serve(args: argparse.Namespace, listener: socket.socket, quiet: bool) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from queue import Queue
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tritonclient.http as triton
 
@@ -78,7 +80,7 @@ class Lambda:
 
 @contextmanager
 def function(flags: str, log: Path) -> Iterator[Lambda]:
-    """The function in a process of its own, as its image starts it."""
+    """The function in a process of its own, as its image starts it, and killed as Lambda does, without a word."""
     service = Lambda()
     environment = {**os.environ, "AWS_LAMBDA_RUNTIME_API": service.address, "TIDEMILL_FLAGS": flags}
     command = [sys.executable, "-m", "awslambdaric", "serving.lambda_handler.handler"]
@@ -158,6 +160,29 @@ def test_function_answers_as_the_service_does(bundle: Path, lambda_: Lambda, tmp
     assert answer["isBase64Encoded"] is False
     assert json.loads(answer["body"])["predictions"] == pytest.approx(WANTED, abs=1e-6)
     assert "connection" not in lambda_.invoke(event("POST", PATH, b'{"instances": [' + b" " * 1_100_000 + b"]}"))["headers"]
+
+
+def test_rows_and_truths_of_an_answer_are_in_the_log_though_the_process_is_killed(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
+    flags = f"--bundle {bundle} --no-auth --log {tmp_path / 'rows'} --log-flush 3600"
+    with function(flags, tmp_path / "log") as service:
+        for number in range(3):
+            assert service.invoke(event("POST", PATH, ROW, x_request_id=f"r{number}"))["statusCode"] == 200
+        told = json.dumps({"feedback": [{"id": "r1", "truth": 1}]}).encode()
+        assert service.invoke(event("POST", PATH.replace("predict", "feedback"), told))["statusCode"] == 200
+    kept = [pq.ParquetFile(path).read().column("id").to_pylist() for path in (tmp_path / "rows/flights").glob("date=*/hour=*/*")]
+    assert sorted(kept) == [["r0"], ["r1"], ["r2"]]
+    [truths] = (tmp_path / "rows/flights/feedback").glob("*/*")
+    assert pq.ParquetFile(truths).read().column("id").to_pylist() == ["r1"]
+
+
+def test_function_answers_though_its_log_cannot_be_written(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The place takes nothing: an answer waits for one try, and the next ones for none."""
+    with function(f"--bundle {bundle} --no-auth --log {tmp_path / 'rows'}", tmp_path / "log") as service:
+        assert service.invoke(event("POST", PATH, ROW))["statusCode"] == 200
+        shutil.rmtree(tmp_path / "rows")
+        (tmp_path / "rows").write_text("no folder")
+        assert [service.invoke(event("POST", PATH, ROW))["statusCode"] for _ in range(3)] == [200] * 3
+        assert "the prediction log cannot be written" in (tmp_path / "log").read_text()
 
 
 def test_stage_before_the_path_and_bytes_in_base64_are_understood(lambda_: Lambda) -> None:
