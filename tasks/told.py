@@ -1,8 +1,11 @@
 """What a run by hand tells of its course and its end: words for people, an object or lines of JSON for machines."""
 
+import io
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
@@ -12,6 +15,28 @@ import httpx
 
 from tasks import claim, server, trouble, view
 from tasks.core.errors import TidemillError
+
+
+class Lasting(io.TextIOWrapper):
+    """Output that outlives its reader: of one that went away, as `head` does, the rest is lost, and the run goes on."""
+
+    def write(self, text: str) -> int:
+        with self._outlived():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._outlived():
+            super().flush()
+
+    @contextmanager
+    def _outlived(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # what is still held goes there too
+            os.close(nowhere)
 
 
 @dataclass
@@ -29,7 +54,11 @@ class Told:
 
     @classmethod
     def of(cls, flow: str, workspace: Path, json: bool = False) -> "Told":
-        """As the environment says: with TIDEMILL_LOG=json by JSON lines."""
+        """As the environment says: with TIDEMILL_LOG=json by JSON lines. Output outlives its readers from now on."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+                setattr(sys, name, Lasting(stream.buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering))
         lines = os.environ.get(server.LOG) == "json"
         return cls(flow, workspace, sys.stderr if json or lines else sys.stdout, json, lines)
 

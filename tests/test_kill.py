@@ -17,6 +17,7 @@ from tasks.child import CHILD
 from tasks.core.errors import TidemillError
 from tasks.reproduce import LOCK_COPY, heal
 from tests.conftest import Workspace, free_port, hashes, states
+from tests.light import make_light, production
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,16 @@ def test_terminated_run_exits_143_and_is_cancelled(workspace: Workspace) -> None
     assert "stopped; the next run goes on from here" in rest
     assert unfinished_runs(workspace) == []
     assert stage_process(workspace, "tasks.train") is None
+
+
+def test_reader_that_goes_away_costs_the_rest_of_the_output_and_not_the_run(tmp_path: Path, environment: dict[str, str]) -> None:
+    make_light(tmp_path / "light")
+    with Workspace(tmp_path / "light", environment).start("-m", "flows.train") as run:
+        assert run.stdout is not None
+        assert run.stdout.readline()
+        run.stdout.close()  # as `head -1` does
+    assert run.returncode == 0
+    assert production(tmp_path / "light")
 
 
 def test_stop_that_a_destructor_swallows_is_asked_for_again() -> None:
