@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,14 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from tasks.cloud.storage import open_storage
 from tasks.core.encoder import ImageColumn
+from tasks.releases import Releases
+from tests import s3
 from tests.conftest import ROOT, free_port
-from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model, record  # noqa: F401  the fixture
+from tests.serving.stores import make_bundle, network, promote
+from tests.serving.test_bundle import BACKGROUND, ENCODER, GOLDEN, WANTED, model, record, sigmoid  # noqa: F401  the fixture
+from tests.serving.test_follow import total
 from tests.serving.test_gateway import Lambda, event
 from tests.serving.test_server import PATH, ROW, ask, bundle  # noqa: F401  the fixture
 
@@ -208,6 +213,40 @@ def test_container_scores_arrow_and_parquet_and_keeps_a_log(docker: Docker, imag
         while not docker.do("exec", name, "find", "/tmp", "-name", "*.parquet"):
             assert time.monotonic() < deadline, docker("logs", name)
             time.sleep(0.2)
+
+
+def test_container_follows_a_store_in_s3_and_logs_to_it(
+    docker: Docker, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what is left of boto3 in the image."""
+    bundles = {}
+    for name, bias in (("old", 0.0), ("new", 0.125)):
+        graph = network(tmp_path / f"{name}_saved", bias)
+        bundles[name] = make_bundle(tmp_path / name, graph, lambda row, bias=bias: sigmoid(total(row) + bias))
+    with s3.serving() as service:
+        for variable, value in service.environment.items():
+            monkeypatch.setenv(variable, value)
+        with closing(service.client()) as client:
+            client.create_bucket(Bucket="mill")
+        releases = Releases(open_storage("s3://mill/releases"))
+        for name in bundles:
+            releases.put(tmp_path / name)
+        promote("s3://mill/releases", bundles["old"])
+        secrets = [word for variable in service.environment for word in ("-e", variable)]
+        flags = ["--store", "s3://mill/releases", "--poll", "0.2", "--log", "s3://mill/log", "--log-flush", "0.2"]
+        with docker.run(*secrets, image, *flags) as (name, port):
+            assert ask(port, "POST", PATH, ROW)[1]["x-model-version"] == bundles["old"]
+            promote("s3://mill/releases", bundles["new"])
+            deadline = time.monotonic() + 60
+            while ask(port, "POST", PATH, ROW)[1]["x-model-version"] != bundles["new"]:
+                assert time.monotonic() < deadline, docker("logs", name)
+                time.sleep(0.2)
+            log = open_storage("s3://mill/log")
+            while not (keys := log.keys("flights/date=")):
+                assert time.monotonic() < deadline, docker("logs", name)
+                time.sleep(0.2)
+            assert pq.read_table(pa.BufferReader(log.read(keys[0])[0]))["version"].to_pylist()[0] == bundles["old"]
+            assert service.environment["AWS_SECRET_ACCESS_KEY"] not in docker.do("logs", name)
 
 
 def test_container_refuses_to_be_open_to_all_unless_told_so(docker: Docker, image: str, mounted: Path) -> None:

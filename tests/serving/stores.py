@@ -68,7 +68,7 @@ def seal(folder: Path, name: str = "flights") -> str:
     return version
 
 
-def promote(store: Path, version: str) -> None:
+def promote(store: Path | str, version: str) -> None:
     """Production names the version."""
     releases = Releases(open_storage(store))
     now, tag = releases.channel("production") or (None, None)
