@@ -24,7 +24,7 @@ REFUSALS = {
     406: "a batch is answered as none of the accepted types",
     408: "the request did not end in time",
     409: "the model follows no channel",
-    413: "the body is too large, or has too many rows",
+    413: "the body is too large, or has too many rows or pixels",
     415: "the body is packed",
     422: "a field is missing, unknown or of the wrong kind",
     429: "the key's rate is used up",

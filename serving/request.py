@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -11,11 +12,13 @@ import orjson
 
 from tasks.core.calendar import parse_time
 from tasks.core.encoder import Encoder, ImageColumn
-from tasks.core.images import ImageError, decode_image, from_text
+from tasks.core.images import ImageError, count_pixels, decode_image, from_text
 
 MOST_FAULTS = 20
 MOST_ROWS = 10_000  # of a request; a batch of more would keep all others waiting
 MOST_EXPLAINED = 16  # rows of a request, each of which costs as much as a thousand to predict
+IMAGE_PIXELS = 16_000_000  # of a request's images, which take half a second to decode, or else
+PIXELS_A_BYTE = 16  # of their files: photographs have fewer
 TOO_MANY = f"at most {MOST_ROWS:,} at a time: send several requests, or a batch in Arrow or Parquet"
 SHAPE = 'expected {"instances": [{...}, ...]}, one object for each row, or {"inputs": {"column": [...], ...}}'
 
@@ -97,11 +100,28 @@ def _from_columns(inputs: Any) -> list[dict[str, Any]]:
 
 
 def check_rows(rows: list[Any], encoder: Encoder, where: str) -> None:
-    """RequestError 422 with the fields that do not fit, of the first rows that have any."""
+    """RequestError 422 with the fields that do not fit, of the first rows that have any; 413 for images that hold too much."""
     if all(fits(row, encoder) for row in rows):
         return
+    check_pixels(rows, encoder)
     every = (fault for i, row in enumerate(rows) if not fits(row, encoder) for fault in find_faults(row, encoder, f"{where}[{i}]"))
     refuse_faults(list(islice(every, MOST_FAULTS + 1)))  # a body full of them must not cost more than one that is right
+
+
+def check_pixels(rows: list[Any], encoder: Encoder) -> None:
+    """RequestError 413 for images of too many pixels, of which a few bytes may hold millions: nobody is answered meanwhile."""
+    pixels = size = 0
+    for image, row in ((image, row) for image in encoder.images for row in rows if isinstance(row, dict)):
+        value = row.get(image.name)
+        if isinstance(value, str):
+            with suppress(ImageError):  # which is told with the row's other faults
+                content = from_text(value)
+                pixels += count_pixels(content, image.height, image.width, image.channels)
+                size += len(content)
+    if pixels > (most := max(IMAGE_PIXELS, PIXELS_A_BYTE * size)):
+        raise RequestError(
+            413, f"{pixels:,} pixels to decode in {size:,} bytes of images; at most {most:,}: send fewer or smaller ones"
+        )
 
 
 def refuse_faults(faults: list[tuple[str, str]]) -> None:

@@ -1,10 +1,15 @@
 """The body of a predict request: what is taken, and how each fault is told."""
 
+import base64
+import io
 import json
 import math
+import time
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from serving.request import MOST_FAULTS, RequestError, check_rows, parse_rows
 from tasks.core.encoder import CategoryColumn, DateColumn, Encoder, ImageColumn, NumberColumn, TextColumn
@@ -195,6 +200,7 @@ def test_key_beside_instances_is_a_bad_request() -> None:
     assert (found.status, found.detail) == (400, "unknown keys ['columns', 'rows'] beside instances or inputs")
 
 
+PHOTOS = Encoder((), (), (), (), Target("binary", "y", (0, 1)), (ImageColumn("photo", 2, 2, 3),))
 PIXEL = "R0lGODlhAQABAPAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # a GIF of one red pixel
 
 
@@ -209,10 +215,43 @@ PIXEL = "R0lGODlhAQABAPAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # a GIF 
     ],
 )
 def test_image_that_cannot_be_read_is_told_by_its_field(value: Any, sentence: str) -> None:
-    encoder = Encoder((), (), (), (), Target("binary", "y", (0, 1)), (ImageColumn("photo", 2, 2, 3),))
     with pytest.raises(RequestError) as refused:
-        parse_rows(json.dumps({"instances": [{"photo": PIXEL}, {"photo": value}]}).encode(), encoder)
+        parse_rows(json.dumps({"instances": [{"photo": PIXEL}, {"photo": value}]}).encode(), PHOTOS)
     assert refused.value.status == 422
     (fault,) = refused.value.faults
     assert fault[0] == "instances[1].photo"
     assert fault[1].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "how"),
+    [
+        ("PNG", "1", {}),
+        ("PNG", "RGBA", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("GIF", "P", {}),
+        ("JPEG", "L", {"progressive": True}),
+    ],
+)  # fmt: skip
+def test_few_bytes_of_images_that_would_take_long_to_decode_are_refused_soon(kind: str, mode: str, how: dict[str, Any]) -> None:
+    held = io.BytesIO()
+    Image.new(mode, (4500, 4500)).save(held, kind, **how)
+    content = held.getvalue()
+    if kind == "JPEG":  # whose pixels are worked out in a smaller size, but a thousand times over
+        last = content[content.rfind(b"\xff\xda") : -2]
+        content = content[:-2] + 1000 * last + content[-2:]
+    rows = [{"photo": base64.b64encode(content).decode()}] * 20
+    started = time.perf_counter()
+    with pytest.raises(RequestError, match=r"^[\d,]+ pixels to decode in [\d,]+ bytes of images; at most [\d,]+: send") as refused:
+        check_rows(rows, PHOTOS, "row")
+    assert refused.value.status == 413
+    assert time.perf_counter() - started < 2  # to decode them all takes several times that
+
+
+def test_photographs_of_more_pixels_are_taken() -> None:
+    """Those that a JPEG is not asked for do not count, and files that are worth their pixels may have as many."""
+    noise, held, small = np.random.default_rng(1).integers(0, 255, (3000, 4000, 3), np.uint8), io.BytesIO(), io.BytesIO()
+    Image.fromarray(noise).save(held, "JPEG", quality=20)
+    Image.fromarray(noise[:1200, :1600]).save(small, "PNG")
+    for image, times in ((held, 3), (small, 9)):
+        check_rows([{"photo": base64.b64encode(image.getvalue()).decode()}] * times, PHOTOS, "row")
