@@ -19,7 +19,7 @@ FLOWS = ("train", "monitor", "retrain", "rollout", "publish")  # whose failures 
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")
 ANY_RUN = {"prefect.resource.id": ["prefect.flow-run.*"]}
 RUN = {"prefect.resource.id"}
-TELLER = "failed/failed"
+TELLER = "tell/tell"
 
 
 def zombies() -> AutomationCore:

@@ -178,9 +178,9 @@ def test_all_is_up_on_loopback_alone_and_a_second_up_says_so(up: Up) -> None:
     assert {up.port, up.port + 1} <= {place.port for place in listening}
     assert state["restarts"] == {}
     names = {one["name"] for one in up.ask("POST", "deployments/filter", {})}
-    assert names == {"train", "monitor", "retrain", "publish", "rollout", "failed"}
+    assert names == {"train", "monitor", "retrain", "publish", "rollout", "tell"}
     limited = {one["name"] for one in up.ask("POST", "deployments/filter", {}) if one["global_concurrency_limit"]}
-    assert limited == names - {"failed"}
+    assert limited == names - {"tell"}
     plans = [plan for one in up.ask("POST", "deployments/filter", {}) for plan in one["schedules"]]
     assert {plan["slug"]: plan["active"] for plan in plans} == {"weekly": False, "hourly": False}
 

@@ -9,8 +9,8 @@ from tasks.alert import Alert, raise_alert
 from tasks.trouble import alert_key, describe
 
 
-@flow(name="failed", flow_run_name="tell of {run}")
-def failed(run: UUID) -> tuple[str, ...]:
+@flow(name="tell", flow_run_name="tell of {run}")
+def tell(run: UUID) -> tuple[str, ...]:
     """Tell people of a run that failed or crashed: what, where, since when, and what to do; gives the channels that took it.
 
     Args:
