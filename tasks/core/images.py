@@ -20,7 +20,8 @@ PixelScale = Literal["raw", "unit", "signed", "torch", "caffe"]  # which pixels 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow's other readers are rarer, and an attacker's choice
 MOST_PIXELS = 50_000_000  # a small file may say that it holds more than memory does
 _BITS = 8  # of a channel, of the 16 that some files have, to let go
-_SCAN, _SCANS = b"\xff\xda", 16  # what a scan of a JPEG begins with; to read so many of them takes as long as a pixel of a PNG
+# What a JPEG begins with, and each time that it goes over its pixels: so many times take as long as to work them out once.
+_JPEG, _SCAN, _SCANS = b"\xff\xd8", b"\xff\xda", 16
 
 
 class ImageError(ValueError):
@@ -49,7 +50,7 @@ def count_pixels(content: bytes, height: int, width: int, channels: Channels) ->
     """
     with _told():
         image, whole = _open(content, height, width, channels)
-    scans = content.count(_SCAN) if image.format == "JPEG" else 0
+    scans = content.count(_SCAN) if content.startswith(_JPEG) else 0  # Pillow calls those of some telephones MPO
     return image.width * image.height + whole * scans // _SCANS
 
 

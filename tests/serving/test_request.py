@@ -231,13 +231,14 @@ def test_image_that_cannot_be_read_is_told_by_its_field(value: Any, sentence: st
         ("WEBP", "RGB", {"lossless": True}),
         ("GIF", "P", {}),
         ("JPEG", "L", {"progressive": True}),
+        ("MPO", "L", {"progressive": True, "save_all": True, "append_images": [Image.new("L", (9, 9))]}),
     ],
 )  # fmt: skip
 def test_few_bytes_of_images_that_would_take_long_to_decode_are_refused_soon(kind: str, mode: str, how: dict[str, Any]) -> None:
     held = io.BytesIO()
     Image.new(mode, (4500, 4500)).save(held, kind, **how)
     content = held.getvalue()
-    if kind == "JPEG":  # whose pixels are worked out in a smaller size, but a thousand times over
+    if kind in ("JPEG", "MPO"):  # whose pixels are worked out in a smaller size, but a thousand times over
         last = content[content.rfind(b"\xff\xda") : -2]
         content = content[:-2] + 1000 * last + content[-2:]
     rows = [{"photo": base64.b64encode(content).decode()}] * 20
