@@ -3,17 +3,20 @@
 import base64
 import io
 import json
+import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tasks.core.encoder import Encoder, ImageColumn
 from tasks.core.encoder_graph import GraphEncoder
-from tasks.core.images import ImageError, decode_image, decode_images, from_text
+from tasks.core.images import ImageError, count_pixels, decode_image, decode_images, from_text
 from tasks.core.models import NetworkSpec, build
 from tasks.core.rows import Rows
 from tasks.core.target import Target
@@ -90,6 +93,57 @@ def test_small_file_of_very_many_pixels_is_refused_unread() -> None:
     assert len(bomb.getvalue()) < 50_000
     with pytest.raises(ImageError, match="9000 x 9000 pixels, more than 50,000,000"):
         decode_image(bomb.getvalue(), 8, 8, 1)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_entries_that_all_name_the_same_bytes_are_not_read(kind: str) -> None:
+    """Pillow would copy these for each: some hundred megabytes of 60 kB."""
+    number, whole = 5000, file(PHOTO, kind)
+    entries = b"".join(struct.pack(">HHLL", 60_000, 7, 12 * number, 8) for _ in range(number - 1))
+    exif = struct.pack(">2sHLH", b"MM", 42, 8, number) + entries + struct.pack(">HHLHHL", 0x0112, 3, 1, 3, 0, 0)
+    if kind == "PNG":
+        bomb = whole[:33] + chunk(b"eXIf", exif) + whole[33:]
+    else:
+        bomb = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif + whole[2:]
+    tracemalloc.start()
+    turned = decode_image(bomb, 8, 12, 3)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(turned, decode_image(whole, 8, 12, 3)[::-1, ::-1])
+    assert most < 2_000_000
+
+
+def test_packed_texts_of_a_png_are_not_unpacked() -> None:
+    whole = file(PHOTO)
+    packed = b"k\0\0" + zlib.compress(bytes((1 << 20) - 1), 9)
+    texts = chunk(b"zTXt", packed) * 60 + chunk(b"iTXt", b"k\0\1\0\0\0" + packed[3:]) * 60 + chunk(b"iCCP", packed)
+    tracemalloc.start()
+    np.testing.assert_array_equal(decode_image(whole[:33] + texts + whole[33:], 8, 12, 3), decode_image(whole, 8, 12, 3))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2_000_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("number", range(10))
+def test_image_is_turned_as_its_exif_says(kind: str, number: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = number, "Maker"
+    with Image.open(io.BytesIO(file(PHOTO, kind, exif=exif))) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(decode_image(file(PHOTO, kind, exif=exif), *wanted.shape[:2], 3), wanted)
+
+
+def test_what_follows_a_photograph_does_not_count() -> None:
+    """As a video does that a telephone keeps behind it."""
+    whole = file(np.zeros((400, 600, 3), np.uint8), "JPEG")
+    video = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8).tobytes()
+    assert video.count(b"\xff\xda") > 8
+    assert count_pixels(whole + video, 8, 8, 3) == count_pixels(whole, 8, 8, 3)
 
 
 def test_fault_names_its_row_and_base64_is_checked() -> None:
