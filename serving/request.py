@@ -17,8 +17,8 @@ from tasks.core.images import ImageError, count_pixels, decode_image, from_text
 MOST_FAULTS = 20
 MOST_ROWS = 10_000  # of a request; a batch of more would keep all others waiting
 MOST_EXPLAINED = 16  # rows of a request, each of which costs as much as a thousand to predict
-IMAGE_PIXELS = 16_000_000  # of a request's images, which take half a second to decode, or else
-PIXELS_A_BYTE = 16  # of their files: photographs have fewer
+IMAGE_PIXELS = 25_000_000  # of a request's images, a camera's picture, which takes about a second to check and decode; or else
+PIXELS_A_BYTE = 16  # of their files, where these are so large: of a camera's JPEG few are worked out
 TOO_MANY = f"at most {MOST_ROWS:,} at a time: send several requests, or a batch in Arrow or Parquet"
 SHAPE = 'expected {"instances": [{...}, ...]}, one object for each row, or {"inputs": {"column": [...], ...}}'
 
