@@ -38,6 +38,7 @@ PIECE_ROWS = 500  # that are made to columns, or written, before other threads g
 TICK_SECONDS = 0.1
 RETRY_SECONDS, MOST_RETRY_SECONDS = 5.0, 60.0  # after a file could not be written
 STOP_SECONDS = 15.0  # in which all must be written at the end
+ANSWER_SECONDS = 3.0  # that an answer waits at most until its rows are written
 REQUEST_ID = b"x-request-id"
 GIVEN_ID = re.compile(r"[!-~]{1,128}")
 HASH_SPACE = 2**64
@@ -79,7 +80,9 @@ class PredictionLog:
         self.added = self.taken = self.done = self.written = self.lost = self.files = 0  # each changed by one thread alone
         self.pending: dict[tuple[str, str, int], Pending] = {}
         self.complained = False
-        self.waiting: deque[threading.Event] = deque()  # of those who wait until all is written
+        self.waiting: deque[threading.Event] = deque()  # to be set once all was written, or tried to be
+        self.awaited = threading.Event()  # the last of them
+        self.awaited.set()
         self.stopping, self.wake = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self.thread.start()
@@ -119,13 +122,16 @@ class PredictionLog:
         self.fresh.extend(truths)
 
     def write_out(self) -> None:
-        """All that was added is written, unless the place does not take it now: of use where the process may be frozen after."""
-        if self.added == self.done:
+        """All that was added is written, unless the place does not take it now: of use where the process may be frozen after.
+
+        While a place keeps silent about a write that was waited for in vain, nobody waits for the next ones.
+        """
+        if self.added == self.done or not self.awaited.is_set() or not self.thread.is_alive():
             return
-        written = threading.Event()
-        self.waiting.append(written)
+        self.awaited = threading.Event()
+        self.waiting.append(self.awaited)
         self.wake.set()
-        written.wait(STOP_SECONDS)
+        self.awaited.wait(ANSWER_SECONDS)
 
     def stop(self) -> str:
         """All that can be written is written; returns what became of all rows, in words."""

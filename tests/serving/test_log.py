@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -456,3 +456,33 @@ def test_log_is_written_to_s3_and_goes_on_after_it_was_down(
         tables = [pq.read_table(pa.BufferReader(client.get_object(Bucket="mill", Key=one["Key"])["Body"].read())) for one in found]
         assert sorted(len(table) for table in tables) == [30, 30]
         assert {table["id"][0].as_py() for table in tables} == {"a-0", "b-0"}
+
+
+def test_answers_wait_once_for_a_place_that_keeps_silent(
+    bundle: Bundle, make: Callable[..., PredictionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "ANSWER_SECONDS", 0.5)
+    with s3.serving() as service:
+        for name, setting in service.environment.items():
+            monkeypatch.setenv(name, setting)
+        with closing(service.client()) as client:
+            client.create_bucket(Bucket="mill")
+        speaks = threading.Event()
+
+        def fault(method: str, path: str) -> s3.Fault:
+            speaks.wait(20)
+            return None
+
+        service.fault = fault
+        log, waited = make("s3://mill/live", flush=3600), []
+        for number in range(3):
+            log.record(bundle, f"r{number}", ROWS[:1], score(bundle, ROWS[:1]))
+            began = time.monotonic()
+            log.write_out()
+            waited.append(time.monotonic() - began)
+        assert waited[0] >= 0.5
+        assert max(waited[1:]) < 0.2
+        speaks.set()
+        eventually(lambda: log.awaited.is_set())
+        log.write_out()
+        assert value(log, "rows") == 3
