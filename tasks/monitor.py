@@ -59,7 +59,7 @@ def judge_window(workspace: Path, span: Span, look: Look, now: str) -> Judged:
         watch = open_watch(workspace, now)
         judged = watch.judge(span, look)
         if judged.kept and not watch.ledger.is_told(span, look):
-            tell(workspace, judged, past=watch.is_past(span, look))
+            tell(workspace, judged, watch.later(span, look))
             watch.ledger.tell(span, look)
     say(judged)
     return judged
@@ -90,10 +90,10 @@ def open_watch(workspace: Path, now: str) -> Watch:
     return Watch(workspace, when)
 
 
-def tell(workspace: Path, judged: Judged, *, past: bool) -> None:
+def tell(workspace: Path, judged: Judged, later: Verdict | None) -> None:
     """The look is an event on Prefect's server, whose id is the look's own, and an alert where somebody should act.
 
-    Of a window that is past, as a later one was looked at so, no alert begins or ends: these are of the present.
+    `later` is what is known of the windows after it, as `Watch.later` says it.
     """
     report = judged.report
     if judged.look == "late":
@@ -105,22 +105,24 @@ def tell(workspace: Path, judged: Judged, *, past: bool) -> None:
         payload=payload,
         id=uuid5(NAMESPACE_URL, f"{report.model} {judged.span} {judged.look} {report.report}"),
     )
-    if not past:
-        alarm(workspace, judged)
+    alarm(workspace, judged, later)
 
 
-def alarm(workspace: Path, judged: Judged) -> None:
-    """People know of drift and of what is unknown, until a window shows that it is over."""
+def alarm(workspace: Path, judged: Judged, later: Verdict | None = None) -> None:
+    """People know of drift and of what is unknown, until a window shows that it is over.
+
+    Alerts are of the present: a window begins none where a later one was judged, and ends none where a later one was looked at.
+    """
     report = judged.report
     for verdict in ("drift", "unknown"):
         key = f"monitor.{verdict}.{judged.look}"
         if report.verdict == "unknown" and verdict == "drift":
             continue  # who cannot look does not know that it is over
-        if report.verdict == verdict:
+        if report.verdict == verdict and later in (None, "unknown"):
             said = "drift in" if verdict == "drift" else "nothing can be said of"
             title = f"{report.model}: {said} the {ABOUT[judged.look]} of {judged.span}"
             raise_alert(workspace, Alert(key, title, report.why, "warning", report.report))
-        else:
+        elif report.verdict != verdict and later is None:
             resolve_alert(workspace, key, f"{judged.span}: {report.why}")
 
 

@@ -24,7 +24,7 @@ from tasks.core.errors import DataError
 from tasks.core.reference import Reference
 from tasks.core.runtime import Network
 from tasks.core.tally import Tally
-from tasks.core.verdict import DriftReport, Finding
+from tasks.core.verdict import DriftReport, Finding, Verdict
 from tasks.ledger import Ledger, Look, Marks, Span, report_of
 from tasks.params import Params
 from tasks.releases import ReleaseError, Releases, open_releases
@@ -144,9 +144,15 @@ class Watch:
         """Whether truths had so many times their time to come."""
         return span.end + times * timedelta(hours=self.values.truth_hours) <= self.settled
 
-    def is_past(self, span: Span, look: Look) -> bool:
-        """Whether a later window was looked at so, which says more of the present."""
-        return any(one.start >= span.end and look in marks.judged for one, marks in self.known.items())
+    def later(self, span: Span, look: Look) -> Verdict | None:
+        """The last verdict that such a look at a later window came to, `unknown` where none could say more, None without any."""
+        found: Verdict | None = None
+        for one in reversed([one for one, marks in self.known.items() if one.start >= span.end and look in marks.judged]):
+            if record := self.ledger.read(one, look):
+                found = report_of(record).verdict
+                if found != "unknown":
+                    break
+        return found
 
     def _before_all(self, span: Span) -> bool:
         """Whether the window is over before log and record begin: on record it would make all until then due."""

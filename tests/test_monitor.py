@@ -793,6 +793,17 @@ def test_window_that_cannot_be_told_does_not_end_the_alert_of_drift(watched: Wat
     assert troubles == [["monitor.drift.rows"], ["monitor.drift.rows", "monitor.unknown.rows"], []]
 
 
+def test_later_window_that_tells_nothing_hides_no_drift(watched: Watched) -> None:
+    """A look by hand at minutes of today, before the day before is due."""
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 2}))
+    watch, troubles = Watch(watched.workspace, SPAN.end + timedelta(minutes=12)), []
+    for span in (Span(SPAN.end, SPAN.end + timedelta(minutes=10)), SPAN):
+        judged = watch.judge(span, "rows")
+        alarm(watched.workspace, judged, watch.later(span, "rows"))
+        troubles.append((judged.report.verdict, sorted(one.key for one in open_alerts(watched.workspace))))
+    assert troubles == [("unknown", ["monitor.unknown.rows"]), ("drift", ["monitor.drift.rows", "monitor.unknown.rows"])]
+
+
 @pytest.mark.slow
 def test_look_at_a_window_of_the_past_does_not_end_the_alert_of_the_present(watched: Watched, environment: dict[str, str]) -> None:
     watched.write(draw(5000, seed=1))
