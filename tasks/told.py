@@ -58,7 +58,15 @@ class Told:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-                setattr(sys, name, Lasting(stream.buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering))
+                stream.flush()
+                like = Lasting(
+                    stream.buffer,
+                    stream.encoding,
+                    stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+                setattr(sys, name, like)
         lines = os.environ.get(server.LOG) == "json"
         return cls(flow, workspace, sys.stderr if json or lines else sys.stdout, json, lines)
 

@@ -3,7 +3,10 @@
 import os
 import random
 import re
+import select
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tasks import claim
 from tasks.child import CHILD
 from tasks.core.errors import TidemillError
 from tasks.reproduce import LOCK_COPY, heal
-from tests.conftest import Workspace, free_port, hashes, states
+from tests.conftest import ROOT, Workspace, free_port, hashes, states
 from tests.light import make_light, production
 
 pytestmark = pytest.mark.slow
@@ -144,6 +147,15 @@ def test_reader_that_goes_away_costs_the_rest_of_the_output_and_not_the_run(tmp_
         run.stdout.close()  # as `head -1` does
     assert run.returncode == 0
     assert production(tmp_path / "light")
+
+
+def test_output_is_not_held_back_where_it_was_not() -> None:
+    code = "import sys; from pathlib import Path; from tasks.told import Told; Told.of('train', Path()); print('here'); "
+    code += "sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-u", "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 60)[0]
+        assert process.stdout.readline() == b"here\n"
 
 
 def test_stop_that_a_destructor_swallows_is_asked_for_again() -> None:
