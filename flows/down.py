@@ -10,7 +10,7 @@ from flows.exits import EXITS
 from flows.up import FOLDER
 from tasks import keep
 
-SECONDS = 90.0  # for runs, worker and server to end
+SECONDS = 120.0  # for runs, worker and server to end
 
 
 def main() -> int:

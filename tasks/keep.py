@@ -28,6 +28,7 @@ LOOK_SECONDS, ANSWER_SECONDS = 1.0, 5.0  # between looks at the processes, and a
 SILENT_SECONDS = 60.0  # after which a server that runs and does not answer is started again
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 1.0, 60.0, 120.0  # before a restart; one that ran so long starts from the first pause
 RUN_SECONDS, STOP_SECONDS = 20.0, 15.0  # that runs under way, and each process, have to end
+CANCEL_SECONDS = 20.0  # that the server has to take their state
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a process that a worker starts for a run
 
 
@@ -244,12 +245,25 @@ class Keeper:
             self.worker.process.terminate()  # it takes no more runs, and waits for those under way
             runs = end_processes(under_way)
             self.worker.stop(signal.SIGKILL)
-        if runs and server.answers(self.plan.url):
-            server.end_runs(runs, Cancelled(message="stopped by `python -m flows.down`; the next run goes on from here"))
+        if runs:
+            self._cancel(runs)
         for service in reversed(self.services):
             service.stop()
         self.state.ready, self.state.processes = False, {}
         self.state.write(self.folder)
+
+    def _cancel(self, runs: list[str]) -> None:
+        """The runs are Cancelled. A busy server is asked again for a while; one that is gone finds them without heartbeat later."""
+        deadline, said = time.monotonic() + CANCEL_SECONDS, "it does not answer"
+        while time.monotonic() < deadline and (self.server is None or self.server.runs()):
+            try:
+                if server.answers(self.plan.url):
+                    server.end_runs(runs, Cancelled(message="stopped by `python -m flows.down`; the next run goes on from here"))
+                    return
+            except Exception as error:  # noqa: BLE001  what it answers when busy is of many kinds, and all must be stopped none the less
+                said = str(error)
+            time.sleep(0.5)
+        self._say(f"the server was not told that these runs ended: {', '.join(runs)} ({said})")
 
     def _say(self, words: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {words}", flush=True)
