@@ -16,7 +16,7 @@ COPY flows flows
 COPY tasks tasks
 COPY serving serving
 # In the versions of the lock, and by its hashes, but without what tests and benchmarks need; the first two install the third.
-RUN export UV_DEFAULT_INDEX="${PIP_INDEX_URL:-https://pypi.org/simple}" UV_INDEX="${PIP_EXTRA_INDEX_URL}" \
+RUN export UV_DEFAULT_INDEX="${PIP_INDEX_URL}" UV_INDEX="${PIP_EXTRA_INDEX_URL}" \
     && .venv/bin/uv pip install hatchling editables \
     && .venv/bin/uv pip install --no-build-isolation-package tidemill -e ".[dask]"
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from prefect.states import Cancelled
 
@@ -260,7 +261,7 @@ class Keeper:
                 if server.answers(self.plan.url):
                     server.end_runs(runs, Cancelled(message="stopped by `python -m flows.down`; the next run goes on from here"))
                     return
-            except Exception as error:  # noqa: BLE001  what it answers when busy is of many kinds, and all must be stopped none the less
+            except httpx.HTTPError as error:  # refusals too, which are HTTPStatusErrors
                 said = str(error)
             time.sleep(0.5)
         self._say(f"the server was not told that these runs ended: {', '.join(runs)} ({said})")

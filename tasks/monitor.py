@@ -91,10 +91,7 @@ def open_watch(workspace: Path, now: str) -> Watch:
 
 
 def tell(workspace: Path, judged: Judged, later: Verdict | None) -> None:
-    """The look is an event on Prefect's server, whose id is the look's own, and an alert where somebody should act.
-
-    `later` is what is known of the windows after it, as `Watch.later` says it.
-    """
+    """The look is an event on Prefect's server, whose id is the look's own, and an alert where `alarm` finds one due."""
     report = judged.report
     if judged.look == "late":
         return
@@ -108,10 +105,11 @@ def tell(workspace: Path, judged: Judged, later: Verdict | None) -> None:
     alarm(workspace, judged, later)
 
 
-def alarm(workspace: Path, judged: Judged, later: Verdict | None = None) -> None:
+def alarm(workspace: Path, judged: Judged, later: Verdict | None) -> None:
     """People know of drift and of what is unknown, until a window shows that it is over.
 
     Alerts are of the present: a window begins none where a later one was judged, and ends none where a later one was looked at.
+    `later` is what is known of the windows after it, as `Watch.later` says it.
     """
     report = judged.report
     for verdict in ("drift", "unknown"):

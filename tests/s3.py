@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import boto3
+import pytest
 
 from tests.conftest import free_port
 
@@ -63,6 +64,17 @@ def serving() -> Iterator[S3]:
                 thread.join()
         finally:
             moto.terminate()
+
+
+@contextmanager
+def reached(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The service with a bucket `mill`, which this process reaches as its user does."""
+    with serving() as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        with closing(service.client()) as client:
+            client.create_bucket(Bucket="mill")
+        yield service
 
 
 def _wait(moto: subprocess.Popen[bytes], port: int) -> None:

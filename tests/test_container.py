@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -223,11 +223,7 @@ def test_container_follows_a_store_in_s3_and_logs_to_it(
     for name, bias in (("old", 0.0), ("new", 0.125)):
         graph = network(tmp_path / f"{name}_saved", bias)
         bundles[name] = make_bundle(tmp_path / name, graph, lambda row, bias=bias: sigmoid(total(row) + bias))
-    with s3.serving() as service:
-        for variable, value in service.environment.items():
-            monkeypatch.setenv(variable, value)
-        with closing(service.client()) as client:
-            client.create_bucket(Bucket="mill")
+    with s3.reached(monkeypatch) as service:
         releases = Releases(open_storage("s3://mill/releases"))
         for name in bundles:
             releases.put(tmp_path / name)

@@ -30,7 +30,7 @@ from tasks.shards import write_parquet
 from tasks.times import parse_time
 from tasks.watch import Judged, Watch
 from tests.conftest import ROOT
-from tests.s3 import S3, Fault, serving
+from tests.s3 import S3, Fault, reached
 from tests.serving.stores import network
 from tests.watched import DAY, Rows, Watched, draw, make_watched, other_version
 
@@ -433,12 +433,7 @@ def test_evidently_draws_its_page_from_samples_and_says_what_it_lacks(watched: W
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    with serving() as service:
-        for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
-        client = service.client()
-        client.create_bucket(Bucket="mill")
-        client.close()
+    with reached(monkeypatch) as service:
         yield service
 
 
@@ -788,7 +783,7 @@ def test_window_that_cannot_be_told_does_not_end_the_alert_of_drift(watched: Wat
         judged = Watch(watched.workspace, DAY + timedelta(days=4)).judge(
             Span(DAY + timedelta(days=day), DAY + timedelta(days=day + 1)), "rows"
         )
-        alarm(watched.workspace, judged)
+        alarm(watched.workspace, judged, None)
         troubles.append(sorted(one.key for one in open_alerts(watched.workspace)))
     assert troubles == [["monitor.drift.rows"], ["monitor.drift.rows", "monitor.unknown.rows"], []]
 

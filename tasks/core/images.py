@@ -151,14 +151,14 @@ def _mode(channels: Channels) -> str:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """ImageError for whatever Pillow's readers raise when the content makes them stumble: SyntaxError, struct.error, ..."""
+    """ImageError for what cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags and palettes, which do not matter here
             yield
     except (ImageError, MemoryError):  # the second tells of this machine, not of the image
         raise
-    except Exception as error:
+    except Exception as error:  # Pillow's readers raise what the content makes them stumble on: SyntaxError, struct.error, ...
         raise ImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} that can be read") from error
 
 

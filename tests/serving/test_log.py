@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -429,11 +429,8 @@ def test_log_is_written_to_s3_and_goes_on_after_it_was_down(
     bundle: Bundle, make: Callable[..., PredictionLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", 0.1)
-    with s3.serving() as service:
-        for name, setting in service.environment.items():
-            monkeypatch.setenv(name, setting)
+    with s3.reached(monkeypatch) as service:
         client = service.client()
-        client.create_bucket(Bucket="mill")
         down = True
         tried: set[str] = set()
 
@@ -462,11 +459,7 @@ def test_answers_wait_once_for_a_place_that_keeps_silent(
     bundle: Bundle, make: Callable[..., PredictionLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_log, "ANSWER_SECONDS", 0.5)
-    with s3.serving() as service:
-        for name, setting in service.environment.items():
-            monkeypatch.setenv(name, setting)
-        with closing(service.client()) as client:
-            client.create_bucket(Bucket="mill")
+    with s3.reached(monkeypatch) as service:
         speaks = threading.Event()
 
         def fault(method: str, path: str) -> s3.Fault:
