@@ -404,13 +404,13 @@ def test_single_rows_are_answered_while_a_batch_is_scored(port: int) -> None:
     body, one = as_parquet(rows), json.dumps({"instances": ROWS[:1]}).encode()
     done: list[int] = []
     thread = threading.Thread(target=lambda: done.append(ask(port, "POST", PATH, body, content_type=PARQUET)[0]))
+    slowest, answered, begun = 0.0, 0, time.perf_counter()
     thread.start()
-    slowest, answered = 0.0, 0
     while thread.is_alive():
         started = time.perf_counter()
         assert ask(port, "POST", PATH, one)[0] == 200
         slowest, answered = max(slowest, time.perf_counter() - started), answered + 1
-    thread.join()
+    took = time.perf_counter() - begun
     assert done == [200]
     assert answered > 20
-    assert slowest < 1.0
+    assert slowest < took / 2, (slowest, took)

@@ -165,7 +165,7 @@ def test_connection_that_asks_for_nothing_more_is_closed(bundle: Path, monkeypat
     service = open_service(parse(["--bundle", str(bundle)]), Metrics())
 
     async def rest() -> float:
-        config: Any = uvicorn.Config(service.app, log_level="error", timeout_keep_alive=0.5)  # type: ignore[arg-type]
+        config: Any = uvicorn.Config(service.app, log_level="error", timeout_keep_alive=2)
         config.load()
         line, made = Line(), {"config": config, "server_state": ServerState(), "app_state": {}}
         connection = PatientProtocol(Crowd(service.traffic, service.direct), **made)
@@ -173,13 +173,13 @@ def test_connection_that_asks_for_nothing_more_is_closed(bundle: Path, monkeypat
         for _ in range(4):
             connection.data_received(post(ROWS[0]))
             last = time.monotonic()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.6)
             assert not line.closed
         while not line.closed:
             await asyncio.sleep(0.01)
         return time.monotonic() - last
 
-    assert 0.4 < apart(rest()) < 1.0
+    assert 1.9 < apart(rest()) < 10
 
 
 def test_request_that_was_read_is_answered_before_the_service_ends_or_its_client_is_gone(bundle: Path) -> None:  # noqa: F811
