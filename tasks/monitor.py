@@ -54,7 +54,7 @@ def find_due(workspace: Path, start: str, end: str, now: str) -> list[tuple[Span
 
 @task(cache_policy=NO_CACHE, task_run_name="{look} of {span}")
 def judge_window(workspace: Path, span: Span, look: Look, now: str) -> Judged:
-    """The look is on record, made now or before, and was told; one at a window that overlaps others on record is neither."""
+    """The look is on record, made now or before, and was told; one that `Watch.judge` does not record is neither."""
     with telling():
         watch = open_watch(workspace, now)
         judged = watch.judge(span, look)

@@ -154,12 +154,17 @@ class Watch:
                     break
         return found
 
-    def _before_all(self, span: Span) -> bool:
-        """Whether the window is over before log and record begin: on record it would make all until then due."""
+    def _off_record(self, span: Span) -> str:
+        """Why a look at the window may not stand on record; empty where it may."""
+        wide = timedelta(hours=self.values.hours)
+        if span.end - span.start != wide or (span.start - EPOCH) % wide:
+            return f"it is none of the windows of {self.values.hours:g} hours"  # minutes of a day would keep the day from its look
+        if any(one.start < span.end and span.start < one.end for one in self.known if one != span):
+            return "it overlaps one on record"
         if any(one.start <= span.start for one in self.known):
-            return False
+            return ""
         first = self._first_hour()
-        return first is None or span.end <= first
+        return "it was before the log began" if first is None or span.end <= first else ""  # all since then would become due
 
     def is_blind(self) -> bool:
         """Whether there is no log to look at, nor ever was."""
@@ -179,7 +184,7 @@ class Watch:
         return None
 
     def judge(self, span: Span, look: Look) -> Judged:
-        """The look at the window is on record: made now, or found there; one at a window that overlaps others on record is not."""
+        """The look at the window is on record: made now, or found there; one at a window that is to stay `_off_record` is not."""
         if found := self.ledger.read(span, look):
             return Judged(span, look, report_of(found), tuple(found["notes"]), False)
         self._known = None
@@ -204,7 +209,8 @@ class Watch:
             findings=verdict.findings,
             report="",
         )
-        if self._before_all(span) or any(one.start < span.end and span.start < one.end for one in self.known if one != span):
+        if why := self._off_record(span):
+            window.notes.append(f"neither recorded nor told: {why}")
             _write(self.workspace / PAGE, self._page(report, window, verdict, str(span)))
             return Judged(span, look, replace(report, report=str(self.workspace / PAGE)), tuple(window.notes), True, kept=False)
         report = self._write_page(span, look, report, window, verdict)

@@ -392,10 +392,31 @@ def test_named_window_that_overlaps_judged_ones_is_looked_at_and_not_recorded(wa
         watched.write(draw(2400, seed=day), DAY + timedelta(days=day))
     look(watched)
     before = watched.records()
+    watched.set("hours=48")
     both = Watch(watched.workspace, RIPE).judge(Span(DAY, DAY + timedelta(days=2)), "rows")
     assert (both.report.verdict, both.report.rows, both.kept) == ("none", 4800, False)
+    assert both.notes[-1] == "neither recorded nor told: it overlaps one on record"
     assert watched.records() == before
     assert Path(both.report.report) == watched.workspace / "reports/monitor.html"
+
+
+def test_look_at_minutes_of_a_day_leaves_the_day_to_be_judged(watched: Watched) -> None:
+    watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 2}))
+    watched.write(draw(1000, seed=2), DAY + timedelta(days=1))
+    noon, after = DAY + timedelta(hours=12), DAY + timedelta(days=1, hours=1)
+    for odd in (
+        Span(noon, noon + timedelta(minutes=10)),
+        Span(DAY, noon),
+        Span(noon, SPAN.end),
+        Span(noon, noon + timedelta(days=1)),  # as long as the schedule's own, but not one of them
+    ):
+        looked = Watch(watched.workspace, DAY + timedelta(days=2)).judge(odd, "rows")
+        assert (looked.kept, looked.report.rows > 10) == (False, True)
+        assert looked.notes[-1] == "neither recorded nor told: it is none of the windows of 24 hours"
+        assert not watched.records()
+    assert Watch(watched.workspace, after).due() == [(SPAN, "rows")]
+    judged = Watch(watched.workspace, after).judge(SPAN, "rows")
+    assert (judged.kept, judged.report.verdict, judged.report.rows) == (True, "drift", 5000)
 
 
 def test_named_window_must_be_whole_and_over(watched: Watched) -> None:
@@ -733,6 +754,7 @@ def test_named_window_before_the_log_is_not_recorded(watched: Watched) -> None:
     old = Span(datetime(1990, 1, 1, tzinfo=UTC), datetime(1990, 1, 2, tzinfo=UTC))
     judged = Watch(watched.workspace, AFTER).judge(old, "rows")
     assert (judged.report.verdict, judged.kept) == ("unknown", False)
+    assert judged.notes[-1] == "neither recorded nor told: it was before the log began"
     assert Watch(watched.workspace, AFTER).due() == [(SPAN, "rows")]
 
 
@@ -789,10 +811,10 @@ def test_window_that_cannot_be_told_does_not_end_the_alert_of_drift(watched: Wat
 
 
 def test_later_window_that_tells_nothing_hides_no_drift(watched: Watched) -> None:
-    """A look by hand at minutes of today, before the day before is due."""
+    """A look by hand at a day without rows, before that at the day before."""
     watched.write(draw(5000, seed=1, change=lambda row, _: {**row, "distance": row["distance"] + 2}))
-    watch, troubles = Watch(watched.workspace, SPAN.end + timedelta(minutes=12)), []
-    for span in (Span(SPAN.end, SPAN.end + timedelta(minutes=10)), SPAN):
+    watch, troubles = Watch(watched.workspace, SPAN.end + timedelta(days=1, hours=1)), []
+    for span in (Span(SPAN.end, SPAN.end + timedelta(days=1)), SPAN):
         judged = watch.judge(span, "rows")
         alarm(watched.workspace, judged, watch.later(span, "rows"))
         troubles.append((judged.report.verdict, sorted(one.key for one in open_alerts(watched.workspace))))
