@@ -78,7 +78,7 @@ def plan(workspace: Path, database: str | None) -> keep.Plan:
     local = server.is_local(url)
     if database:
         os.environ[DATABASE] = with_password(database)
-    if server.answers(url) and not (local and take_over(url)):
+    if server.answers(url, server.BUSY_SECONDS) and not (local and take_over(url)):
         server.refuse_login(url)
         if database:
             raise TidemillError(f"a Prefect server answers at {url} already, with a database of its own; leave --database out")

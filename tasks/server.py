@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
+from filelock import FileLock
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import State, StateType
@@ -21,6 +22,8 @@ from tasks.core.errors import TidemillError
 
 LOCAL = "http://127.0.0.1:4200/api"
 SECONDS_TO_START = 90
+CONNECT_SECONDS = 3  # to find out that nothing listens
+BUSY_SECONDS = 60  # that a server which listens has to answer who depends on it: with much to do at once it takes its time
 HEARTBEAT_SECONDS = 30
 LOG = "TIDEMILL_LOG"  # json: lines for machines
 
@@ -32,14 +35,18 @@ def find_server() -> tuple[str, str]:
     """
     url = address()
     local = is_local(url)
-    if answers(url):
-        refuse_login(url)
-        return url, ""
-    if not local:
-        raise TidemillError(f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL to use a local one")
-    start(url)
-    page = url.removesuffix("/api")
-    return url, f"started a Prefect server at {page}; it stays up for the next runs; stop it with `prefect server stop`"
+    if not answers(url, BUSY_SECONDS):
+        if not local:
+            raise TidemillError(f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL to use one here")
+        home = PREFECT_HOME.value()
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "server.lock"):  # two new servers would make the tables of one database at the same time
+            if not answers(url, BUSY_SECONDS):
+                start(url, home)
+                page = url.removesuffix("/api")
+                return url, f"started a Prefect server at {page}; it stays up for the next runs; stop it with `prefect server stop`"
+    refuse_login(url)
+    return url, ""
 
 
 def address() -> str:
@@ -59,21 +66,21 @@ def is_local(url: str) -> bool:
     return local
 
 
-def answers(url: str) -> bool:
-    """Whether a Prefect API is healthy at the URL; one behind a login counts too."""
-    answer = ask(f"{url}/health")
-    return answer is not None and answer.status_code == 200 and answer.json() is True
+def answers(url: str, seconds: float = CONNECT_SECONDS) -> bool:
+    """Whether a Prefect API says within these seconds that it is healthy; one behind a login counts too."""
+    answer = ask(f"{url}/health", seconds)
+    return answer is not None and answer.status_code == 200 and answer.text.strip() == "true"  # other programs answer pages
 
 
 def refuse_login(url: str) -> None:
     """TidemillError when the server at the URL asks for a login, and does not take ours."""
-    answer = ask(f"{url}/version")  # its health it tells everybody
+    answer = ask(f"{url}/version", BUSY_SECONDS)  # its health it tells everybody
     if answer is not None and answer.status_code == 401:
         raise TidemillError(f"the Prefect server at {url} asks for a login: set PREFECT_API_AUTH_STRING to its USER:PASSWORD")
 
 
-def ask(url: str) -> httpx.Response | None:
-    """What the API answers to who has our login; None when nothing does."""
+def ask(url: str, seconds: float) -> httpx.Response | None:
+    """What the API answers, within these seconds, to who has our login; None, and sooner, when nothing listens."""
     headers = {}
     api = get_current_settings().api
     if api.key:
@@ -81,7 +88,8 @@ def ask(url: str) -> httpx.Response | None:
     auth = api.auth_string
     user, _, password = auth.get_secret_value().partition(":") if auth else ("", "", "")
     try:
-        return httpx.get(url, timeout=3, headers=headers, auth=(user, password) if auth else None)
+        patience = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        return httpx.get(url, timeout=patience, headers=headers, auth=(user, password) if auth else None)
     except httpx.HTTPError:
         return None
 
@@ -124,10 +132,8 @@ def command(url: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
-def start(url: str) -> None:
-    """A server answers at the loopback URL, in the background, its words in PREFECT_HOME/server.log."""
-    home = PREFECT_HOME.value()
-    home.mkdir(parents=True, exist_ok=True)
+def start(url: str, home: Path) -> None:
+    """A server answers at the loopback URL, in the background, its words in server.log of Prefect's home."""
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(
             command(url), env=server_environment(url), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
