@@ -212,7 +212,7 @@ class Keeper:
                     self._catch_up()
             answered = now if answers else answered
             for service in self.services:
-                if not service.runs() and service.may_start() and (service is not self.worker or answers):
+                if not service.runs() and self._is_due(service, answers) and service.may_start():
                     code = service.process.returncode if service.process else None
                     self._say(f"{service.name} ended ({code}); starting it again")
                     if service is self.worker:
@@ -223,6 +223,12 @@ class Keeper:
             if self.server and self.server.runs() and now - answered > max(SILENT_SECONDS, server.SECONDS_TO_START):
                 self._say("the server does not answer; it is ended")
                 self.server.stop(signal.SIGKILL)
+
+    def _is_due(self, service: Service, answers: bool) -> bool:
+        """Whether a service that ended can start: a worker where the server answered, a server unless a run by hand was quicker."""
+        if service is self.server:
+            return not server.answers(self.plan.url)
+        return service is not self.worker or answers
 
     def _catch_up(self) -> None:
         """Of the runs that were missed, each deployment's last one runs. A server that is gone again will be asked later."""

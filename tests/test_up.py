@@ -401,6 +401,29 @@ def test_drift_starts_a_retraining_that_knows_why(up: Up) -> None:
     up.wait(found[0]["id"])
 
 
+def test_server_that_a_run_by_hand_started_meanwhile_is_left_to_serve(up: Up) -> None:
+    keeper = psutil.Process(up.state()["keeper"]["pid"])
+    before = up.state()["restarts"].get("server", 0)
+    keeper.suspend()
+    try:
+        up.process("server").kill()
+        done = up.command("flows.train", "--set", "train.epochs=3")
+    finally:
+        keeper.resume()
+    own = psutil.Process(int((Path(up.environment["PREFECT_HOME"]) / "server.pid").read_text()))
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "started a Prefect server" in done.stdout
+        time.sleep(10)  # ten looks of the keeper
+        assert (own.is_running(), up.answers(), up.state()["restarts"].get("server", 0)) == (True, True, before)
+    finally:
+        own.kill()
+    deadline = time.monotonic() + 90
+    while up.state()["restarts"].get("server", 0) == before or not up.answers():
+        assert time.monotonic() < deadline, up.log("keeper")
+        time.sleep(0.5)
+
+
 def test_fresh_clone_deploys_all(up: Up, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
