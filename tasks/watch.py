@@ -155,13 +155,15 @@ class Watch:
         return found
 
     def _off_record(self, span: Span) -> str:
-        """Why a look at the window may not stand on record; empty where it may."""
+        """Why a look at the window may not stand on record; empty where it may, or another look at it does."""
+        if span in self.known:
+            return ""
         wide = timedelta(hours=self.values.hours)
         if span.end - span.start != wide or (span.start - EPOCH) % wide:
             return f"it is none of the windows of {self.values.hours:g} hours"  # minutes of a day would keep the day from its look
-        if any(one.start < span.end and span.start < one.end for one in self.known if one != span):
+        if any(one.start < span.end and span.start < one.end for one in self.known):
             return "it overlaps one on record"
-        if any(one.start <= span.start for one in self.known):
+        if any(one.start < span.start for one in self.known):
             return ""
         first = self._first_hour()
         return "it was before the log began" if first is None or span.end <= first else ""  # all since then would become due

@@ -385,6 +385,9 @@ def test_changed_length_of_windows_judges_no_time_twice(watched: Watched) -> Non
     spans = [span for span, what in Watch(watched.workspace, DAY + timedelta(days=2)).due() if what == "rows"]
     assert spans[0].start == SPAN.end
     assert len(spans) == 3
+    assert (SPAN, "truth") in Watch(watched.workspace, RIPE).due()
+    assert Watch(watched.workspace, RIPE).judge(SPAN, "truth").kept
+    assert (SPAN, "truth") not in Watch(watched.workspace, RIPE).due()
 
 
 def test_named_window_that_overlaps_judged_ones_is_looked_at_and_not_recorded(watched: Watched) -> None:
