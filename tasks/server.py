@@ -29,7 +29,7 @@ LOG = "TIDEMILL_LOG"  # json: lines for machines
 
 
 def find_server() -> tuple[str, str]:
-    """The URL of a server that answers, and what to say of it: an own one is started on loopback when none does.
+    """The URL of a server that answers, if after a while, and what to say of it: an own one is started on loopback when none does.
 
     TidemillError when the URL that is set is none, belongs to another machine, which does not answer, or asks for a login.
     """

@@ -238,6 +238,29 @@ def states(lines: str) -> dict[str, str]:
     return found
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """A process's, whose Prefect lives in the folder alone."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    bin_folder = str(Path(sys.executable).parent)
+    return {
+        **kept,
+        "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(home),
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """All that run with that folder as Prefect's home."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PREFECT_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 def running(module: str, under: int | None = None) -> list[psutil.Process]:
     """The processes under that one, or under this, that run the module, in the order of their start; none that has ended.
 

@@ -188,7 +188,7 @@ def test_service_in_the_container_answers_golden_rows_without_root_or_a_disk_to_
         refused = docker("exec", name, "python3", "-c", "open('/workspace/x', 'w')")
         assert refused.returncode
         assert "Read-only file system" in refused.stderr
-        docker.do("stop", "--time", "20", name)  # after which it is killed, and has not ended with 0
+        docker.do("stop", "--time", "10", name)  # after which it is killed, and has not ended with 0
         assert docker.do("inspect", "--format", "{{.State.ExitCode}}", name) == "0", docker("logs", name)
 
 

@@ -1,6 +1,5 @@
 """Prefect's server as commands find it: started once, waited for while it is busy, and not taken for another program."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.conftest import environment_of, free_port, processes_of
 
 pytestmark = pytest.mark.slow
 FIND = """
@@ -36,27 +35,17 @@ class Machine:
     port: int
 
     def find(self) -> "subprocess.Popen[str]":
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        own = {"PREFECT_HOME": str(self.home), "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api"}
+        environment = {**environment_of(self.home), "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api"}
         return subprocess.Popen(
-            [sys.executable, "-c", FIND], cwd=ROOT, env=kept | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", FIND], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-
-    def servers(self) -> list[psutil.Process]:
-        """All that run on it, with the processes that they started."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("PREFECT_HOME") == str(self.home):
-                    found.append(process)
-        return found
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path / "prefect", free_port())
     yield made
-    for process in made.servers():
+    for process in processes_of(made.home):
         with suppress(psutil.Error):
             process.kill()
 
@@ -72,7 +61,7 @@ def test_commands_at_once_start_one_server_and_wait_for_it_while_it_is_busy(mach
     assert told[:2] == ["", ""]
     assert told[2].startswith(f"started a Prefect server at http://127.0.0.1:{machine.port}; ")
     pid = int((machine.home / "server.pid").read_text())
-    up = machine.servers()
+    up = processes_of(machine.home)
     assert pid in {process.pid for process in up}
 
     for process in up:
@@ -85,7 +74,7 @@ def test_commands_at_once_start_one_server_and_wait_for_it_while_it_is_busy(mach
         for process in up:
             process.send_signal(signal.SIGCONT)
     assert said(find) == ""
-    assert {process.pid for process in machine.servers()} == {process.pid for process in up}
+    assert {process.pid for process in processes_of(machine.home)} == {process.pid for process in up}
 
 
 def test_other_program_at_the_port_is_not_taken_for_a_server(machine: Machine) -> None:

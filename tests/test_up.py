@@ -21,7 +21,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tasks.params import with_values
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, environment_of, free_port, processes_of
 from tests.light import BAD, make_light, production
 from tests.sinks import webhook
 from tests.sources.postgres import PASSWORD, running_postgres
@@ -118,18 +118,6 @@ class Up:
         return (self.path / f".cache/up/{name}.log").read_text(errors="replace")
 
 
-def environment_of(home: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    bin_folder = str(Path(sys.executable).parent)
-    return {
-        **kept,
-        "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        "PREFECT_HOME": str(home),
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
-
-
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """All of it up, in a workspace where every stage ran once."""
@@ -155,10 +143,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def left(up: Up) -> list[str]:
     """Processes that still run for the workspace."""
     found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("PREFECT_HOME") == up.environment["PREFECT_HOME"]:
-                found.append(" ".join(process.cmdline()))
+    for process in processes_of(Path(up.environment["PREFECT_HOME"])):
+        with suppress(psutil.Error):  # it may end meanwhile
+            found.append(" ".join(process.cmdline()))
     return found
 
 
